@@ -1,0 +1,37 @@
+"""A single-threaded reactor over ``selectors``, with a timer wheel.
+
+Reading order for a newcomer: ``event_handler`` (what is dispatched to), ``wheel`` (time),
+``loop`` (the turn of the loop), ``protocol`` and ``transport`` (bytes), then ``listener`` and
+``connector`` (where connections come from). Nothing here knows what a WebSocket is.
+"""
+
+from __future__ import annotations
+
+from reactor.connector import Connector
+from reactor.errors import ConnectFailed, ReactorClosed, ReactorError, ReactorRunning
+from reactor.event_handler import READ, WRITE, EventHandler
+from reactor.listener import Listener
+from reactor.loop import Reactor
+from reactor.protocol import Protocol
+from reactor.sockets import open_tcp_sockets, open_unix_socket
+from reactor.transport import Transport
+from reactor.wheel import Timer, TimerWheel
+
+__all__ = [
+    "READ",
+    "WRITE",
+    "ConnectFailed",
+    "Connector",
+    "EventHandler",
+    "Listener",
+    "Protocol",
+    "Reactor",
+    "ReactorClosed",
+    "ReactorError",
+    "ReactorRunning",
+    "Timer",
+    "TimerWheel",
+    "Transport",
+    "open_tcp_sockets",
+    "open_unix_socket",
+]

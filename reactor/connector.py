@@ -1,0 +1,196 @@
+"""Opening connections without blocking: names are looked up in a thread, addresses are tried
+one after the other, and one deadline covers everything.
+
+Each address gets an equal share of the time that is left, so that a first address which
+swallows packets does not use up the time of a second one that would answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from reactor.errors import ConnectFailed
+from reactor.event_handler import WRITE, EventHandler
+from reactor.protocol import Protocol
+from reactor.transport import Transport
+
+if TYPE_CHECKING:
+    from reactor.loop import Reactor
+
+TIMEOUT = 10.0
+
+# EAGAIN is missing on purpose: from a Unix socket it means that the backlog is full.
+_IN_PROGRESS = frozenset({0, errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", 0)})
+
+Address = Any  # what socket.connect takes: its form depends on the family
+
+
+class Connector:
+    """Connect once, to the first address that answers. Reactor's thread only.
+
+    Exactly one of three things happens, never before the constructor has returned:
+    ``connection_made`` of the protocol, ``on_failed``, or nothing because of ``cancel``.
+
+    Args:
+        reactor: dispatches readiness and deadlines.
+        protocol: gets the transport.
+        target: ``(host, port)``, or the path of a Unix socket.
+        on_failed: called with a ``ConnectFailed``.
+        timeout: seconds for the look-up and all addresses together.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        protocol: Protocol,
+        target: tuple[str, int] | str,
+        on_failed: Callable[[ConnectFailed], object],
+        *,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._reactor = reactor
+        self._protocol = protocol
+        self._target = target
+        self._on_failed = on_failed
+        self._timeout = timeout
+        self._deadline = reactor.call_later(timeout, self._give_up)
+        self._addresses: deque[tuple[int, Address]] = deque()
+        self._causes: list[tuple[Address, OSError]] = []
+        self._attempt: _Attempt | None = None
+        self._is_done = False
+        if isinstance(target, str):
+            self._addresses.append((socket.AF_UNIX, target))
+            reactor.call_soon(self._try_next)
+        else:
+            reactor.run_in_executor(_look_up, *target, on_done=self._looked_up)
+
+    def cancel(self) -> None:
+        """Give up silently. Idempotent; no effect once connected or failed."""
+        self._is_done = True
+        self._deadline.cancel()
+        if self._attempt is not None:
+            self._attempt.close()
+            self._attempt = None
+
+    # --- steps ------------------------------------------------------------------------------
+
+    def _looked_up(self, future: Future[list[tuple[int, Address]]]) -> None:
+        if self._is_done:
+            return
+        error = future.exception()
+        if isinstance(error, OSError):
+            self._causes.append((self._target, error))
+        else:
+            self._addresses.extend(future.result())
+        self._try_next()
+
+    def _try_next(self) -> None:
+        if self._is_done:
+            return
+        if not self._addresses:
+            self._fail(f"cannot connect to {_name(self._target)}: {self._last_error()}")
+            return
+        left = self._deadline.due - self._reactor.time
+        share = left / len(self._addresses)
+        family, address = self._addresses.popleft()
+        try:
+            self._attempt = _Attempt(self, family, address)
+            self._attempt.start(self._reactor, share)
+        except OSError as error:
+            self.attempt_failed(error, address)
+
+    def attempt_failed(self, error: OSError, address: Address) -> None:
+        """Note why one address failed, and go on with the next."""
+        if self._attempt is not None:
+            self._attempt.close()
+            self._attempt = None
+        self._causes.append((address, error))
+        self._try_next()
+
+    def attempt_succeeded(self, sock: socket.socket, address: Address) -> None:
+        """Hand the connected socket over to a transport."""
+        self._attempt = None
+        self.cancel()
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # reset already: the first read will say so
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        Transport(self._reactor, sock, self._protocol, address).start()
+
+    def _give_up(self) -> None:
+        self._fail(f"cannot connect to {_name(self._target)} within {self._timeout:g} s")
+
+    def _fail(self, message: str) -> None:
+        self.cancel()
+        self._on_failed(ConnectFailed(message, tuple(self._causes)))
+
+    def _last_error(self) -> str:
+        return self._causes[-1][1].strerror or str(self._causes[-1][1])
+
+
+class _Attempt(EventHandler):
+    """Connect one socket to one address."""
+
+    __slots__ = ("_address", "_connector", "_reactor", "_sock", "_timer")
+
+    def __init__(self, connector: Connector, family: int, address: Address) -> None:
+        super().__init__()
+        self._connector = connector
+        self._address = address
+        self._sock = socket.socket(family, socket.SOCK_STREAM)
+        self._sock.setblocking(False)
+
+    def start(self, reactor: Reactor, timeout: float) -> None:
+        """Begin to connect.
+
+        Raises:
+            OSError: the address cannot be reached, as is known at once.
+        """
+        self._reactor = reactor
+        self._timer = reactor.call_later(timeout, self._time_out)
+        error = self._sock.connect_ex(self._address)
+        if error not in _IN_PROGRESS:
+            raise OSError(error, os.strerror(error))
+        # Connected already or not: readiness for writing says when, and how it went.
+        reactor.watch(self, self._sock.fileno(), WRITE)
+
+    def on_ready(self, mask: int) -> None:
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._connector.attempt_failed(OSError(error, os.strerror(error)), self._address)
+            return
+        self._timer.cancel()
+        self._reactor.unwatch(self)
+        self._connector.attempt_succeeded(self._sock, self._address)
+
+    def on_failure(self, error: Exception) -> None:
+        """Do nothing: what raised was the protocol, and its transport is aborted by now."""
+
+    def abort(self) -> None:
+        self._connector.cancel()
+
+    def close(self) -> None:
+        self._timer.cancel()
+        if self.fd >= 0:
+            self._reactor.unwatch(self)
+        self._sock.close()
+
+    def _time_out(self) -> None:
+        error = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        self._connector.attempt_failed(error, self._address)
+
+
+def _look_up(host: str, port: int) -> list[tuple[int, Address]]:
+    """Return the addresses of a host. Blocks: for the executor."""
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((int(info[0]), info[4]) for info in infos))
+
+
+def _name(target: tuple[str, int] | str) -> str:
+    return target if isinstance(target, str) else f"{target[0]} port {target[1]}"

@@ -1,0 +1,174 @@
+"""Accepting connections: at most a batch in a turn, and no spinning when descriptors run out.
+
+When the process is out of descriptors, ``accept`` fails while the connection stays in the
+backlog and the listening socket stays readable: a naive loop burns a whole core. The listener
+holds one descriptor in reserve. It gives that up to accept and close what waits (the clients
+see an end instead of silence), then rests for a second and goes on by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reactor.event_handler import READ, EventHandler
+from reactor.protocol import Protocol
+from reactor.transport import Transport
+
+if TYPE_CHECKING:
+    from reactor.loop import Reactor
+
+logger = logging.getLogger("reactor")
+
+ACCEPT_BATCH = 64
+PAUSE = 1.0
+_REPORT_INTERVAL = 5.0
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listener:
+    """Accept connections on listening sockets and give each a transport and a protocol.
+
+    Reactor's thread only. A protocol factory that raises costs its own connection (logged with
+    traceback).
+
+    Args:
+        reactor: dispatches the readiness of the sockets.
+        sockets: listening and non-blocking; the listener owns and closes them.
+        protocol_factory: called without arguments for each connection.
+        accept_batch: connections accepted on one socket in one turn of the loop.
+        pause: seconds to rest after the process ran out of descriptors or memory.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        sockets: Sequence[socket.socket],
+        protocol_factory: Callable[[], Protocol],
+        *,
+        accept_batch: int = ACCEPT_BATCH,
+        pause: float = PAUSE,
+    ) -> None:
+        self._reactor = reactor
+        self._protocol_factory = protocol_factory
+        self._accept_batch = accept_batch
+        self._pause = pause
+        self._reserve: int | None = None
+        self._last_report = -_REPORT_INTERVAL
+        self._open_reserve()
+        self._acceptors = [_Acceptor(self, sock) for sock in sockets]
+        for acceptor in self._acceptors:
+            reactor.watch(acceptor, acceptor.sock.fileno(), READ)
+
+    @property
+    def addresses(self) -> list[Any]:
+        """Return the addresses as ``getsockname`` gives them; empty once closed."""
+        return [acceptor.sock.getsockname() for acceptor in self._acceptors]
+
+    def close(self) -> None:
+        """Accept no further and close the sockets; accepted connections go on. Idempotent."""
+        acceptors, self._acceptors = self._acceptors, []
+        for acceptor in acceptors:
+            acceptor.close()
+        self._close_reserve()
+
+    # --- accepting --------------------------------------------------------------------------
+
+    def accept(self, acceptor: _Acceptor) -> None:
+        """Accept what waits on one socket, up to a batch."""
+        for _ in range(self._accept_batch):
+            try:
+                sock, peername = acceptor.sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._shed(acceptor, error)
+                    return
+                # ECONNABORTED, EPERM and the like concern this one connection only.
+                logger.debug("accept: %s", error)
+                continue
+            self._welcome(sock, peername)
+
+    def _welcome(self, sock: socket.socket, peername: Any) -> None:
+        try:
+            sock.setblocking(False)
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                # Writes are gathered here already; Nagle's algorithm would only add delay.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport = Transport(self._reactor, sock, self._protocol_factory(), peername)
+        except OSError as error:
+            logger.debug("the accepted connection is gone already: %s", error)
+            sock.close()
+        except Exception:
+            logger.exception("making a protocol for %r raised", peername)
+            sock.close()
+        else:
+            transport.start()
+
+    # --- exhaustion -------------------------------------------------------------------------
+
+    def _shed(self, acceptor: _Acceptor, error: OSError) -> None:
+        """Turn away what waits, using the reserve descriptor, and rest."""
+        self._report(error)
+        self._close_reserve()
+        with contextlib.suppress(OSError):
+            for _ in range(self._accept_batch):
+                acceptor.sock.accept()[0].close()
+        self._open_reserve()
+        self._reactor.set_interest(acceptor, 0)
+        self._reactor.call_later(self._pause, acceptor.resume)
+
+    def _report(self, error: OSError) -> None:
+        now = self._reactor.time
+        if now - self._last_report >= _REPORT_INTERVAL:
+            self._last_report = now
+            logger.error(
+                "cannot accept connections: %s; raise the limit on open files, or lower "
+                "max_connections; trying again every %g s",
+                error.strerror,
+                self._pause,
+            )
+
+    def _open_reserve(self) -> None:
+        with contextlib.suppress(OSError):
+            self._reserve = os.open(os.devnull, os.O_RDONLY)
+
+    def _close_reserve(self) -> None:
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+
+
+class _Acceptor(EventHandler):
+    """Watch one listening socket for its listener."""
+
+    __slots__ = ("_listener", "sock")
+
+    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+        super().__init__()
+        self._listener = listener
+        self.sock = sock
+
+    def on_ready(self, mask: int) -> None:
+        self._listener.accept(self)
+
+    def on_failure(self, error: Exception) -> None:
+        """Go on: the error is logged, and the socket is none the worse for it."""
+
+    def resume(self) -> None:
+        if self.fd >= 0:
+            self._listener._reactor.set_interest(self, READ)
+
+    def abort(self) -> None:
+        self._listener.close()
+
+    def close(self) -> None:
+        self._listener._reactor.unwatch(self)
+        self.sock.close()

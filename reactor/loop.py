@@ -1,0 +1,382 @@
+"""The reactor: one thread, one selector, and everything that happens in a program of sockets.
+
+One turn of the loop, in the order that ``run_once`` has it::
+
+    wait          until a socket is ready, a timer is due, or somebody wakes us
+    dispatch      readiness to the handlers that are still interested
+    timers        that are due at the time read after the wait
+    ready queue   callbacks of call_soon, and what other threads handed over
+    flush         what all of these wrote: one system call for each transport
+
+Two consequences are worth knowing. Input is read before deadlines are judged, and deadlines
+are judged by the time at which the wait ended: a callback that holds the loop for a minute
+makes no peer look silent whose bytes lie in the kernel. And everything written in one turn
+leaves together at its end.
+
+Threads: one thread owns the reactor, the one that created it or called ``run`` or ``run_once``
+last. Other threads may call ``call_soon_threadsafe`` and ``is_own_thread``, nothing else.
+
+Not for: coroutines. See ``asyncio`` for those; ``Reactor.fileno`` lets its loop drive this one.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from reactor.errors import ReactorClosed, ReactorRunning
+from reactor.event_handler import READ, EventHandler
+from reactor.signals import Signals, orderly_interrupt, wake_on_signals
+from reactor.wakeup import Wakeup
+from reactor.wheel import Timer, TimerWheel
+
+logger = logging.getLogger("reactor")
+
+Callback = Callable[..., object]
+Result = TypeVar("Result")
+
+RECEIVE_BUFFER_SIZE = 256 * 1024
+
+
+class Flushable(Protocol):
+    """What ``flush_soon`` takes: something that has bytes to send at the end of the turn."""
+
+    def flush(self) -> None:
+        """Send what waits."""
+
+    def on_failure(self, error: Exception) -> None:
+        """Clean up after ``flush`` raised."""
+
+
+class Reactor:
+    """Dispatch readiness, timers and callbacks in one thread.
+
+    Args:
+        selector: makes the selector, called once: any class of the ``selectors`` module, or
+            another callable that returns a ``selectors.BaseSelector``.
+        clock: returns seconds on a scale that never goes back.
+        tick: granularity of the timers in seconds; a timer fires at most this late.
+
+    Attributes:
+        time: the clock's value at the end of the last wait. What happens in one turn of the
+            loop happens at one time. Read only.
+        receive_buffer: the one buffer into which every transport reads. A transport hands a
+            view of it on and the view dies with the callback.
+    """
+
+    def __init__(
+        self,
+        selector: Callable[[], selectors.BaseSelector] = selectors.DefaultSelector,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        tick: float = 0.01,
+    ) -> None:
+        self._selector = selector()
+        self._clock = clock
+        self.time = clock()
+        self._wheel = TimerWheel(tick, self.time)
+        self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
+        self._handed_over: deque[tuple[Callback, tuple[Any, ...]]] = deque()
+        self._unflushed: deque[Flushable] = deque()
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
+        self._thread_id = threading.get_ident()
+        self._is_in_turn = False
+        self._is_stopping = False
+        self._is_closed = False
+        self._executor: Executor | None = None
+        self._signals = Signals(self.call_soon_threadsafe)
+        self._wakeup = Wakeup()
+        self.watch(self._wakeup, self._wakeup.fileno(), READ)
+
+    # --- running ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until ``stop`` is called.
+
+        In the main thread, Ctrl-C ends the loop after the present turn with
+        ``KeyboardInterrupt``. That and ``SystemExit`` raised by a callback leave the reactor
+        whole: it may be run again, to close its connections for example.
+
+        Raises:
+            ReactorRunning: called from a callback of the loop.
+            ReactorClosed: the reactor is closed.
+        """
+        with wake_on_signals(self._wakeup.sender_fileno()), orderly_interrupt(self._stop_and_wake):
+            try:
+                while not self._is_stopping:
+                    self.run_once()
+            finally:
+                self._is_stopping = False
+
+    def run_once(self, timeout: float | None = None) -> None:
+        """Run one turn of the loop.
+
+        Args:
+            timeout: seconds to wait at the most; 0 does not wait; None waits until something
+                happens. The wait ends earlier when a timer is due or a callback is ready.
+
+        Raises:
+            ReactorRunning: called from a callback of the loop.
+            ReactorClosed: the reactor is closed.
+        """
+        self._enter_turn()
+        try:
+            events = self._selector.select(self._patience(timeout))
+            self.time = self._clock()
+            for key, mask in events:
+                handler = key.data
+                # Masked with the interest of now: see event_handler.py for stale events.
+                mask &= handler.interest
+                if mask:
+                    try:
+                        handler.on_ready(mask)
+                    except Exception as error:
+                        self._contain(handler, error)
+            self._wheel.advance(self.time)
+            self._run_ready()
+            self._flush()
+        finally:
+            self._is_in_turn = False
+
+    def stop(self) -> None:
+        """Make ``run`` return after the present turn; before ``run``, make it return at once."""
+        self._is_stopping = True
+
+    def next_timeout(self) -> float | None:
+        """Return how long ``run_once`` would wait: for other main loops that drive this one.
+
+        Returns:
+            Seconds; 0 when a turn is due now; None when only input or a call can make one due.
+        """
+        return self._patience(None)
+
+    def fileno(self) -> int:
+        """Return the selector's own descriptor (epoll, kqueue), readable when a turn is due.
+
+        Another main loop watches it and calls ``run_once(0)`` when it is readable, and after
+        ``next_timeout()`` seconds at the latest.
+
+        Raises:
+            AttributeError: this selector has no descriptor (``select`` and ``poll``).
+        """
+        return self._selector.fileno()  # type: ignore[attr-defined, no-any-return]  # epoll, kqueue
+
+    def close(self) -> None:
+        """Abort what is still open and release every resource. Idempotent.
+
+        Transports still open are aborted (their protocols get ``connection_lost``), listeners
+        closed, signal handlers restored. Work running in the executor is waited for.
+
+        Raises:
+            ReactorRunning: called from a callback of the loop; call ``stop`` there.
+        """
+        if self._is_closed:
+            return
+        if self._is_in_turn:
+            raise ReactorRunning("close() called from a callback: call stop() there instead")
+        self._signals.remove_all()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+        for key in list(self._selector.get_map().values()):
+            if key.data is not self._wakeup:
+                key.data.abort()
+        while self._ready:
+            self._run_ready()
+        self._is_closed = True
+        self.unwatch(self._wakeup)
+        self._wakeup.abort()
+        self._selector.close()
+
+    def __enter__(self) -> Reactor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- callbacks and timers ---------------------------------------------------------------
+
+    def call_soon(self, callback: Callback, *args: object) -> None:
+        """Call back in this turn or the next, in the order of the calls. Own thread only."""
+        self._ready.append((callback, args))
+
+    def call_later(self, delay: float, callback: Callback, *args: object) -> Timer:
+        """Call back after a delay.
+
+        Args:
+            delay: seconds from now, never rounded down; 0 or less means the next turn.
+            callback: called with ``args``; an exception is logged and ends nothing.
+
+        Returns:
+            The timer; ``timer.cancel()`` is allowed at any time, in the callback too.
+        """
+        return self.call_at(self._clock() + delay, callback, *args)
+
+    def call_at(self, when: float, callback: Callback, *args: object) -> Timer:
+        """Call back at a time on the reactor's clock; see ``call_later``."""
+        return self._wheel.schedule(when, partial(self._call, callback, args))
+
+    def call_soon_threadsafe(self, callback: Callback, *args: object) -> None:
+        """Call back in the reactor's thread. May be called from any thread, and from signals.
+
+        Calls from one thread run in their order.
+
+        Raises:
+            ReactorClosed: nobody would run the callback any more.
+        """
+        if self._is_closed:
+            raise ReactorClosed("the reactor is closed")
+        self._handed_over.append((callback, args))
+        self._wakeup.wake()
+
+    def is_own_thread(self) -> bool:
+        """Tell whether the calling thread owns the reactor. May be called from any thread."""
+        return threading.get_ident() == self._thread_id
+
+    def run_in_executor(
+        self,
+        function: Callable[..., Result],
+        *args: object,
+        on_done: Callable[[Future[Result]], object] | None = None,
+    ) -> Future[Result]:
+        """Run blocking work in a thread of a pool.
+
+        Args:
+            function: called with ``args`` in another thread; it must not touch the reactor or
+                what the reactor owns.
+            on_done: called in the reactor's thread with the finished future.
+
+        Returns:
+            The future. Do not wait for its result in the reactor's thread.
+        """
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(thread_name_prefix="reactor")
+        future = self._executor.submit(function, *args)
+        if on_done is not None:
+            future.add_done_callback(partial(self._hand_over_result, on_done))
+        return future
+
+    def add_signal_handler(self, number: int, callback: Callback, *args: object) -> None:
+        """Call back in the loop when a signal arrives. Main thread only.
+
+        Raises:
+            ValueError: not in the main thread, or no such signal.
+            OSError: the system does not let this signal be handled.
+        """
+        self._signals.add(number, callback, *args)
+
+    def remove_signal_handler(self, number: int) -> bool:
+        """Restore the handler from before; tell whether there was one of ours."""
+        return self._signals.remove(number)
+
+    # --- readiness --------------------------------------------------------------------------
+
+    def watch(self, handler: EventHandler, fd: int, interest: int) -> None:
+        """Dispatch the readiness of a descriptor to a handler.
+
+        Args:
+            handler: not watched so far.
+            fd: a non-blocking descriptor, watched by no other handler.
+            interest: ``READ``, ``WRITE`` or both; 0 to begin with none.
+        """
+        if interest:
+            self._selector.register(fd, interest, handler)
+        handler.fd = fd
+        handler.interest = interest
+
+    def set_interest(self, handler: EventHandler, interest: int) -> None:
+        """Change the events that a watched handler wants; 0 for none at the moment."""
+        if interest == handler.interest:
+            return
+        if not interest:
+            self._selector.unregister(handler.fd)
+        elif not handler.interest:
+            self._selector.register(handler.fd, interest, handler)
+        else:
+            self._selector.modify(handler.fd, interest, handler)
+        handler.interest = interest
+
+    def unwatch(self, handler: EventHandler) -> None:
+        """Forget a handler; to be called before its descriptor is closed. Idempotent."""
+        self.set_interest(handler, 0)
+        handler.fd = -1
+
+    def flush_soon(self, flushable: Flushable) -> None:
+        """Call ``flushable.flush()`` once, at the end of the present turn or in the next."""
+        self._unflushed.append(flushable)
+
+    # --- the parts of a turn ----------------------------------------------------------------
+
+    def _enter_turn(self) -> None:
+        if self._is_closed:
+            raise ReactorClosed("the reactor is closed")
+        if self._is_in_turn:
+            raise ReactorRunning("run() or run_once() called from a callback of the loop")
+        self._is_in_turn = True
+        self._thread_id = threading.get_ident()
+
+    def _patience(self, timeout: float | None) -> float | None:
+        """Return how long the selector may wait."""
+        if self._ready or self._handed_over or self._unflushed or self._is_stopping:
+            return 0
+        due = self._wheel.next_due()
+        if due is None:
+            return timeout
+        until_due = max(0.0, due - self._clock())
+        return until_due if timeout is None else min(timeout, until_due)
+
+    def _run_ready(self) -> None:
+        """Run the callbacks that are ready now; those that they add wait for the next turn."""
+        while self._handed_over:
+            self._ready.append(self._handed_over.popleft())
+        for _ in range(len(self._ready)):
+            self._call(*self._ready.popleft())
+
+    def _flush(self) -> None:
+        """Send what was written; what is written meanwhile waits for the next turn."""
+        for _ in range(len(self._unflushed)):
+            flushable = self._unflushed.popleft()
+            try:
+                flushable.flush()
+            except Exception as error:
+                self._contain(flushable, error)
+
+    def _call(self, callback: Callback, args: tuple[Any, ...]) -> None:
+        try:
+            callback(*args)
+        except Exception:
+            logger.exception("callback %s raised", _name(callback))
+
+    def _contain(self, culprit: EventHandler | Flushable, error: Exception) -> None:
+        """Make an exception cost the handler that raised it, and nothing else."""
+        logger.error("%s raised", _name(culprit), exc_info=error)
+        self._call(culprit.on_failure, (error,))
+
+    def _stop_and_wake(self) -> None:
+        self.stop()
+        self._wakeup.wake()
+
+    def _hand_over_result(
+        self, on_done: Callable[[Future[Result]], object], future: Future[Result]
+    ) -> None:
+        try:
+            self.call_soon_threadsafe(on_done, future)
+        except ReactorClosed:
+            logger.debug("result of %s came after the reactor was closed", _name(on_done))
+
+
+def _name(thing: object) -> str:
+    """Return a readable name for a callback or a handler."""
+    return getattr(thing, "__qualname__", None) or repr(thing)

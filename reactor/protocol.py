@@ -1,0 +1,65 @@
+"""The byte-level base class: what a transport calls when something happens to its stream.
+
+The names and the order of calls are those of ``asyncio.Protocol``::
+
+    connection_made -> data_received* -> eof_received? -> connection_lost
+                       pause_writing <-> resume_writing
+
+One thing differs: ``data_received`` is handed a view of the reactor's one receive buffer
+instead of a copy. The view is released when the method returns, so that code which keeps it
+gets a clear ``ValueError`` later, never somebody else's bytes.
+
+Not for: messages. ``websocket.Connection`` is the class to subclass for those.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reactor.transport import Transport
+
+
+class Protocol:
+    """Receive the events of one stream; subclass it and override what you need.
+
+    Every method is called in the reactor's thread and never re-entrantly for one stream.
+    A method that raises ends its own stream (logged with traceback, then
+    ``connection_lost`` with that exception) and nothing else.
+    """
+
+    __slots__ = ()
+
+    def connection_made(self, transport: Transport) -> None:
+        """Take the transport over; called once, before anything else."""
+
+    def data_received(self, data: memoryview) -> None:
+        """Handle bytes from the peer.
+
+        Args:
+            data: the bytes that arrived, at least one. Valid until the method returns:
+                copy what you keep (``bytes(data)``, or ``buffer += data``).
+        """
+
+    def eof_received(self) -> bool | None:
+        """Handle the end of the peer's half of the stream; called at most once.
+
+        Returns:
+            True to keep our half open for writing; anything else closes the transport once
+            what was written has been sent.
+        """
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Clean up; called exactly once, last, and never from inside another call.
+
+        Args:
+            error: None after a regular end (``close``, ``abort`` or the peer's end of
+                stream), else what broke the stream.
+        """
+
+    def pause_writing(self) -> None:
+        """Stop producing: more than the high watermark waits to be sent."""
+
+    def resume_writing(self) -> None:
+        """Produce again: what waits to be sent has fallen to the low watermark."""

@@ -1,0 +1,384 @@
+"""One non-blocking stream socket: reads into the shared buffer, gathered writes, watermarks.
+
+The life of a transport::
+
+    start ── data_received* ──┬── close()   flush, then close
+                              ├── linger()  flush, half-close, discard input for a while, close
+                              ├── abort()   close at once
+                              └── the peer's end of stream, or an error
+                                        └── connection_lost, once, in a callback of its own
+
+Writes wait until the end of the turn and leave together. What the socket does not take stays
+here and is sent when the socket is writable again; the protocol is told to pause above the
+high watermark and to resume at the low one.
+
+Not for: deadlines. Whoever owns a transport decides how long a peer may take, and aborts.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, Any, Union
+
+from reactor.event_handler import READ, WRITE, EventHandler
+from reactor.protocol import Protocol
+
+if TYPE_CHECKING:
+    from reactor.loop import Reactor
+    from reactor.wheel import Timer
+
+logger = logging.getLogger("reactor")
+
+HIGH_WATERMARK = 64 * 1024
+
+# Below this, joining many small writes into one buffer is cheaper than a gather list.
+_JOIN_LIMIT = 64 * 1024
+# POSIX guarantees 16; Linux, macOS and the BSDs take 1,024 buffers in one call.
+_MAX_GATHERED = 1024
+_HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
+
+_WOULD_BLOCK = (BlockingIOError, InterruptedError)
+
+Buffer = Union[bytes, memoryview]
+
+
+class Transport(EventHandler):
+    """Move the bytes of one connected socket. Reactor's thread only.
+
+    The names are those of asyncio's transports.
+
+    Args:
+        reactor: dispatches the socket's readiness from ``start`` on.
+        sock: connected, non-blocking; the transport owns and closes it.
+        protocol: is told what happens.
+        peername: the peer's address where the caller knows it already.
+    """
+
+    __slots__ = (
+        "_buffered",
+        "_buffers",
+        "_eof_is_pending",
+        "_high",
+        "_is_blocked",
+        "_is_closing",
+        "_is_pausing",
+        "_is_reading",
+        "_low",
+        "_peername",
+        "_protocol",
+        "_reactor",
+        "_socket",
+    )
+
+    def __init__(
+        self, reactor: Reactor, sock: socket.socket, protocol: Protocol, peername: Any = None
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._socket = sock
+        self._protocol = protocol
+        self._peername = peername
+        self._buffers: list[Buffer] = []
+        self._buffered = 0
+        self._high = HIGH_WATERMARK
+        self._low = HIGH_WATERMARK // 4
+        self._is_reading = True
+        self._is_blocked = False
+        self._is_pausing = False
+        self._is_closing = False
+        self._eof_is_pending = False
+
+    def start(self) -> None:
+        """Watch the socket and call ``connection_made``; if that raises, the transport ends."""
+        self._reactor.watch(self, self._socket.fileno(), READ)
+        try:
+            self._protocol.connection_made(self)
+        except Exception as error:
+            logger.exception("connection_made of %r raised", self._protocol)
+            self._shut(error)
+
+    def __repr__(self) -> str:
+        state = "closing" if self._is_closing else "open"
+        return f"<{type(self).__name__} {state} to {self._peername!r} for {self._protocol!r}>"
+
+    # --- asking -----------------------------------------------------------------------------
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return ``"socket"``, ``"peername"`` or ``"sockname"``, else the default."""
+        if name == "socket":
+            return self._socket
+        if name == "peername":
+            return self._peername if self._peername is not None else default
+        if name == "sockname":
+            try:
+                return self._socket.getsockname()
+            except OSError:
+                return default
+        return default
+
+    def get_protocol(self) -> Protocol:
+        """Return the protocol that is told what happens."""
+        return self._protocol
+
+    def set_protocol(self, protocol: Protocol) -> None:
+        """Hand the stream to another protocol; ``connection_made`` is not called for it."""
+        self._protocol = protocol
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait to be taken by the operating system."""
+        return self._buffered
+
+    def is_closing(self) -> bool:
+        """Tell whether the transport is closed or about to be; writes have no effect then."""
+        return self._is_closing
+
+    def is_reading(self) -> bool:
+        """Tell whether input is read."""
+        return self._is_reading and not self._is_closing
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """Read no further input; the kernel's buffer fills and the peer has to wait."""
+        self._is_reading = False
+        self._update_interest()
+
+    def resume_reading(self) -> None:
+        """Read input again."""
+        self._is_reading = True
+        self._update_interest()
+
+    def on_ready(self, mask: int) -> None:
+        """Read once, or send once, or both."""
+        if mask & READ:
+            self._read()
+        if mask & WRITE and self._is_blocked:
+            self.flush()
+
+    def _read(self) -> None:
+        buffer = self._reactor.receive_buffer
+        try:
+            count = self._socket.recv_into(buffer)
+        except _WOULD_BLOCK:
+            return
+        except OSError as error:
+            self._shut(error)
+            return
+        if not count:
+            self._read_eof()
+            return
+        data = buffer[:count]
+        self._protocol.data_received(data)
+        # A view that somebody kept is dead from here on: better than silently other bytes.
+        data.release()
+
+    def _read_eof(self) -> None:
+        self._is_reading = False
+        self._update_interest()
+        if not self._protocol.eof_received():
+            self.close()
+
+    # --- writing ----------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes after all that was written before; returns at once.
+
+        Args:
+            data: copied unless it is ``bytes``. Ignored when the transport is closing.
+        """
+        self.writelines((data if type(data) is bytes else bytes(data),))
+
+    def writelines(self, buffers: tuple[bytes, ...] | list[bytes]) -> None:
+        """Send several buffers after all that was written before, without joining large ones.
+
+        Args:
+            buffers: immutable bytes. Ignored when the transport is closing.
+        """
+        if self._is_closing or self._eof_is_pending:
+            return
+        if not self._buffers:
+            # Otherwise a flush is under way already: at the end of the turn, or when writable.
+            self._reactor.flush_soon(self)
+        for buffer in buffers:
+            self._buffers.append(buffer)
+            self._buffered += len(buffer)
+        if self._buffered > self._high:
+            self._press()
+
+    def set_write_buffer_limits(self, high: int, low: int | None = None) -> None:
+        """Set the watermarks.
+
+        Args:
+            high: bytes above which ``pause_writing`` is called.
+            low: bytes at or below which ``resume_writing`` is called; a quarter of ``high`` by
+                default.
+
+        Raises:
+            ValueError: not 0 <= low <= high.
+        """
+        low = high // 4 if low is None else low
+        if not 0 <= low <= high:
+            raise ValueError(f"0 <= low ({low}) <= high ({high}) does not hold")
+        self._high = high
+        self._low = low
+
+    def write_eof(self) -> None:
+        """End our half of the stream once everything written has been sent."""
+        if self._is_closing or self._eof_is_pending:
+            return
+        self._eof_is_pending = True
+        if not self._buffers:
+            self._shutdown_write()
+
+    def flush(self) -> None:
+        """Send what waits, in one system call; what the socket does not take stays."""
+        if not self._buffers:
+            return
+        try:
+            sent = self._send()
+        except _WOULD_BLOCK:
+            sent = 0
+        except OSError as error:
+            self._shut(error)
+            return
+        self._drop_sent(sent)
+        self._is_blocked = self._buffered > 0
+        self._update_interest()
+        if not self._is_blocked:
+            self._drained()
+        if self._is_pausing and self._buffered <= self._low and not self._is_closing:
+            self._is_pausing = False
+            self._protocol.resume_writing()
+
+    def _press(self) -> None:
+        """Try to get below the high watermark; tell the protocol when that fails."""
+        if not self._is_blocked:
+            self.flush()
+        if self._buffered > self._high and not self._is_pausing and not self._is_closing:
+            self._is_pausing = True
+            self._protocol.pause_writing()
+
+    def _send(self) -> int:
+        buffers = self._buffers
+        if len(buffers) == 1:
+            return self._socket.send(buffers[0])
+        if self._buffered > _JOIN_LIMIT and _HAS_SENDMSG:
+            return self._socket.sendmsg(buffers[:_MAX_GATHERED])
+        joined = b"".join(buffers)
+        self._buffers = [joined]
+        return self._socket.send(joined)
+
+    def _drop_sent(self, sent: int) -> None:
+        """Forget the first ``sent`` bytes."""
+        self._buffered -= sent
+        if not self._buffered:
+            self._buffers = []
+            return
+        whole = 0
+        for buffer in self._buffers:
+            if sent < len(buffer):
+                break
+            sent -= len(buffer)
+            whole += 1
+        del self._buffers[:whole]
+        if sent:
+            self._buffers[0] = memoryview(self._buffers[0])[sent:]
+
+    def _drained(self) -> None:
+        """Do what was put off until everything was sent."""
+        if self._is_closing:
+            self._shut(None)
+        elif self._eof_is_pending:
+            self._shutdown_write()
+
+    def _shutdown_write(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._shut(error)
+
+    # --- ending -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Read no further, send what waits, then close. Idempotent.
+
+        A peer that does not read keeps the transport open: abort it at a deadline.
+        """
+        if self._is_closing:
+            return
+        self._is_closing = True
+        if self._buffers:
+            self._update_interest()
+        else:
+            self._shut(None)
+
+    def linger(self, timeout: float, max_size: int) -> None:
+        """Send what waits, half-close, and discard input until the peer closes.
+
+        Closing a socket with unread input makes the kernel send a reset, and the reset may
+        destroy what was just sent before the peer reads it. The protocol is told nothing more
+        but ``connection_lost``.
+
+        Args:
+            timeout: seconds until the transport is aborted.
+            max_size: bytes of input after which the transport is aborted.
+        """
+        if self._is_closing or isinstance(self._protocol, _Discarder):
+            return
+        timer = self._reactor.call_later(timeout, self.abort)
+        self._protocol = _Discarder(self, self._protocol, max_size, timer)
+        self.write_eof()
+        self.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once; what waits to be sent is lost. Idempotent."""
+        self._shut(None)
+
+    def on_failure(self, error: Exception) -> None:
+        """Close because a callback of the protocol raised."""
+        self._shut(error)
+
+    def _shut(self, error: Exception | None) -> None:
+        if self.fd < 0:
+            return
+        self._is_closing = True
+        self._buffers = []
+        self._buffered = 0
+        self._reactor.unwatch(self)
+        self._socket.close()
+        self._reactor.call_soon(self._lose, error)
+
+    def _lose(self, error: Exception | None) -> None:
+        self._protocol.connection_lost(error)
+
+    def _update_interest(self) -> None:
+        if self.fd < 0:
+            return
+        interest = READ if self._is_reading and not self._is_closing else 0
+        if self._is_blocked:
+            interest |= WRITE
+        self._reactor.set_interest(self, interest)
+
+
+class _Discarder(Protocol):
+    """Stand in for a protocol that wants no further input; see ``Transport.linger``."""
+
+    __slots__ = ("_allowance", "_protocol", "_timer", "_transport")
+
+    def __init__(
+        self, transport: Transport, protocol: Protocol, max_size: int, timer: Timer
+    ) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._allowance = max_size
+        self._timer = timer
+
+    def data_received(self, data: memoryview) -> None:
+        self._allowance -= len(data)
+        if self._allowance < 0:
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._timer.cancel()
+        self._protocol.connection_lost(error)

@@ -1,0 +1,65 @@
+"""The wake-up descriptor: how another thread, or a signal, ends the reactor's wait.
+
+A connected pair of sockets rather than a pipe: ``select`` on Windows takes nothing else, and
+``signal.set_wakeup_fd`` takes a socket everywhere.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from reactor.event_handler import EventHandler
+
+
+class Wakeup(EventHandler):
+    """End the wait of a selector from anywhere.
+
+    At most one byte is under way, however many threads call ``wake``.
+    """
+
+    __slots__ = ("_is_woken", "_receiver", "_sender")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+        self._is_woken = False
+
+    def fileno(self) -> int:
+        """Return the descriptor to watch for reading."""
+        return self._receiver.fileno()
+
+    def sender_fileno(self) -> int:
+        """Return the descriptor that ``signal.set_wakeup_fd`` is to write to."""
+        return self._sender.fileno()
+
+    def wake(self) -> None:
+        """End the present or the next wait. Safe in every thread and in signal handlers."""
+        if self._is_woken:
+            return
+        self._is_woken = True
+        try:
+            self._sender.send(b"\0")
+        except OSError:
+            # Full of signal numbers: then the wait ends anyway. Closed: nobody waits.
+            pass
+
+    def on_ready(self, mask: int) -> None:
+        """Take the bytes off the descriptor."""
+        # The flag goes down before the reactor looks at its queue. A thread that still saw it
+        # up had put its work into the queue before, so nothing is left behind unseen.
+        self._is_woken = False
+        try:
+            while len(self._receiver.recv(4096)) == 4096:
+                pass
+        except (BlockingIOError, InterruptedError):
+            pass
+
+    def on_failure(self, error: Exception) -> None:
+        """Do nothing: the next wake-up tries again."""
+
+    def abort(self) -> None:
+        """Close both ends."""
+        self._receiver.close()
+        self._sender.close()
