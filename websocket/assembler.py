@@ -1,0 +1,134 @@
+"""Fragments to messages: order, size and UTF-8 (RFC 6455, 5.4, 8.1 and 10.4).
+
+The frame reader reports each data frame as it arrives::
+
+    judge(head, length)     the length is known: order and size are judged; nothing changes
+    begin(head, length)     the header is complete
+    append(piece)*          some of the payload, unmasked: text is checked at once
+    end(head) -> message    the frame is complete: a message, or None when more must follow
+
+Memory: one growing buffer, which exists only while a message is incomplete. However a message
+is cut, its bytes are held once, and nothing is allocated for a length that was only declared.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Union
+
+from websocket.causes import Cause
+from websocket.errors import FrameTooLarge, InvalidFrame, InvalidPayload, PolicyViolation
+from websocket.frame import FIN, OPCODE
+from websocket.limits import Limits
+from websocket.masking import Bytes
+from websocket.opcodes import Opcode
+
+_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+Message = Union[str, bytes]
+
+
+class Assembler:
+    """Put the data frames of one connection together.
+
+    Attributes:
+        is_open: a message has begun and is not complete.
+        begun: how many messages have begun through this object; tells one from the next.
+    """
+
+    __slots__ = ("_buffer", "_decoder", "_fragments", "_limits", "_size", "begun", "is_open")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.is_open = False
+        self.begun = 0
+        self._buffer: bytearray | None = None
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._fragments = 0
+        self._size = 0
+
+    def judge(self, head: int, length: int) -> None:
+        """Judge whether a data frame may come now; changes nothing.
+
+        Args:
+            head: the first octet.
+            length: the declared length of the payload.
+
+        Raises:
+            InvalidFrame: a continuation of nothing, or a new message inside another one.
+            PolicyViolation: more fragments than the limit.
+            FrameTooLarge: with this frame the message would cross the size limit.
+        """
+        limits = self._limits
+        # RFC 6455, 5.4: fragments of one message MUST NOT be interleaved with another one's.
+        if (head & OPCODE == Opcode.CONTINUATION) != self.is_open:
+            if self.is_open:
+                raise InvalidFrame("new message inside a fragmented one")
+            raise InvalidFrame("continuation frame continues nothing")
+        if self.is_open and self._fragments >= limits.max_fragments:
+            raise PolicyViolation("too many fragments", cause=Cause.TOO_MANY_FRAGMENTS)
+        if length + (self._size if self.is_open else 0) > limits.max_message_size:
+            raise FrameTooLarge(f"message is larger than {limits.max_message_size} bytes")
+
+    def begin(self, head: int, length: int) -> None:
+        """Take note of a data frame that ``judge`` let pass."""
+        if not self.is_open:
+            self.is_open = True
+            self.begun += 1
+            self._buffer = bytearray()
+            is_text = head & OPCODE == Opcode.TEXT
+            self._decoder = _new_utf8_decoder() if is_text else None
+            self._fragments = 0
+            self._size = 0
+        self._fragments += 1
+        self._size += length
+
+    def append(self, piece: Bytes) -> None:
+        """Take some of the payload of the frame that has begun.
+
+        Raises:
+            InvalidPayload: text cannot become valid UTF-8 any more.
+        """
+        assert self._buffer is not None
+        self._buffer += piece
+        if self._decoder is not None:
+            # RFC 6455, 8.1: fail as soon as the octets so far cannot be valid.
+            self._check_text(piece, is_final=False)
+
+    def end(self, head: int) -> tuple[int, Message] | None:
+        """Complete the frame that has begun.
+
+        Returns:
+            Opcode and message when this was its last frame, else None.
+
+        Raises:
+            InvalidPayload: the text ends inside a character.
+        """
+        if not head & FIN:
+            return None
+        assert self._buffer is not None
+        buffer, is_text = self._buffer, self._decoder is not None
+        if is_text:
+            self._check_text(b"", is_final=True)
+        self.discard()
+        if is_text:
+            return Opcode.TEXT, str(buffer, "utf-8")
+        return Opcode.BINARY, bytes(buffer)
+
+    def discard(self) -> None:
+        """Forget the message that is incomplete."""
+        self.is_open = False
+        self._buffer = None
+        self._decoder = None
+
+    def _check_text(self, piece: Bytes, *, is_final: bool) -> None:
+        assert self._decoder is not None
+        try:
+            self._decoder.decode(bytes(piece), is_final)
+        except UnicodeDecodeError:
+            raise invalid_text() from None
+
+
+def invalid_text() -> InvalidPayload:
+    """Return the error for text that is not UTF-8."""
+    return InvalidPayload("text is not valid UTF-8")

@@ -1,0 +1,52 @@
+"""What a connection tells its user: the methods to override.
+
+    on_open ── on_message* on_ping* on_pong* on_writable* ── on_error? ── on_close
+
+Each runs in the reactor's thread. One that raises costs its own connection: the traceback is
+logged, ``on_error`` is called with the exception, and the peer gets close code 1011.
+"""
+
+from __future__ import annotations
+
+from reactor import Protocol
+
+
+class Callbacks(Protocol):
+    """Do nothing on every event; the base of ``Connection``."""
+
+    __slots__ = ()
+
+    def on_open(self) -> None:
+        """Handle the completed opening handshake; messages may be sent from here on."""
+
+    def on_message(self, message: str | bytes) -> None:
+        """Handle a message: ``str`` for text, ``bytes`` for binary."""
+
+    def on_ping(self, payload: bytes) -> None:
+        """Handle a ping; the pong is sent without this method's doing."""
+
+    def on_pong(self, payload: bytes) -> None:
+        """Handle a pong, solicited or not."""
+
+    def on_writable(self) -> None:
+        """Handle the end of congestion: ``is_congested`` is False again."""
+
+    def on_close(self, code: int, reason: str) -> None:
+        """Clean up; called exactly once if ``on_open`` was, and last.
+
+        Args:
+            code: the close code of the side that ended the connection; 1005 when its close
+                frame had none, 1006 when the stream ended without a close frame.
+            reason: the reason of that side.
+        """
+
+    def on_error(self, error: Exception) -> None:
+        """Handle what is about to end the connection out of order; ``on_close`` follows.
+
+        On a client whose connection never opened ``on_close`` does not follow.
+
+        Args:
+            error: a ``ProtocolError`` of the peer, an ``OSError`` of the stream, the exception
+                of another ``on_`` method, or the ``HandshakeError`` or
+                ``reactor.ConnectFailed`` because of which a client was not opened.
+        """

@@ -1,0 +1,146 @@
+"""The class that users subclass: messages in and out, over one RFC 6455 connection.
+
+The way of one message::
+
+    transport -> data_received -> FrameReader -> on_message      (endpoint.py)
+    send -> FrameWriter -> transport, one system call at the end of the turn
+
+Here is what may be called, and from where; ``callbacks.py`` has what may be overridden, and
+``endpoint.py`` the machine that runs the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+from websocket.causes import Cause
+from websocket.endpoint import Endpoint
+from websocket.errors import ConnectionClosed
+from websocket.frame import MAX_CONTROL_PAYLOAD, build_close
+from websocket.frame_writer import Payload, encode_message
+from websocket.lifecycle import State
+from websocket.opcodes import CloseCode
+
+
+class Connection(Endpoint):
+    """Exchange messages with one peer; subclass it and override the ``on_`` methods.
+
+    ``send``, ``send_json``, ``ping``, ``close`` and ``abort`` may be called from any thread; from
+    outside the reactor's thread they are handed over in order. Everything else belongs to the
+    reactor's thread. All of it may be called from within any ``on_`` method.
+
+    Instances are made by ``Server`` and ``connect``; set up your own state in ``on_open``.
+
+    Attributes:
+        subprotocols: of the class: the subprotocols that it speaks, the preferred one first.
+        id: a number, unique in this process.
+        session: the session of the client; None on the client's side.
+        session_id: the id of that session, on both sides: to be kept by a client that wants
+            to come back to it.
+        request: the request that opened the connection.
+        subprotocol: the one agreed on, or None.
+        remote_address: the peer's address, as sockets give it.
+        created_at: when the object was made, in seconds on the reactor's clock.
+        last_ping: when the last ping was sent, in seconds on the reactor's clock, or None.
+        latency: seconds between the last ping and its pong, or None.
+        state: where it is in its life.
+        cause: why it ended, or is about to; None before.
+        is_clean: the closing handshake completed.
+        is_client: this end is the client.
+        limits: the limits that it keeps.
+    """
+
+    __slots__ = ()
+
+    subprotocols: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether messages can be sent."""
+        return self.state is State.OPEN
+
+    @property
+    def is_congested(self) -> bool:
+        """Tell whether more than ``write_soft_mark`` bytes wait for the peer to read."""
+        return self._deadlines.congested_at is not None
+
+    @property
+    def closed(self) -> ConnectionClosed | None:
+        """Return code, reason and cleanness of the end as an error to raise; None before."""
+        if self.state is not State.CLOSED:
+            return None
+        return ConnectionClosed(self._close_code, self._close_reason, self.is_clean)
+
+    def send(self, message: Payload) -> bool:
+        """Send a message: ``str`` as text, anything bytes-like as binary.
+
+        Returns:
+            True when the message was taken; from another thread, when it was handed over.
+            False when the connection is not open (any more): the message is dropped. A True
+            does not promise that the peer read it; see ``is_congested`` for how it keeps up.
+
+        Raises:
+            TypeError: neither str nor bytes-like.
+            ValueError: text that UTF-8 cannot encode (a lone surrogate).
+        """
+        head, payload = encode_message(message)
+        if self._reactor.is_own_thread():
+            return self._send_frame(head, payload)
+        if self.state is not State.OPEN:
+            return False
+        self._reactor.call_soon_threadsafe(self._send_frame, head, payload)
+        return True
+
+    def send_json(self, value: Any) -> bool:
+        """Send a value as JSON text; see ``send``.
+
+        Raises:
+            TypeError, ValueError: the value has no JSON form.
+        """
+        return self.send(json.dumps(value, separators=(",", ":"), allow_nan=False))
+
+    def ping(self, payload: bytes = b"") -> bool:
+        """Send a ping; ``on_pong`` and ``latency`` tell of the answer.
+
+        Returns:
+            False when the connection is not open.
+
+        Raises:
+            ValueError: more than 125 bytes of payload.
+        """
+        if len(payload) > MAX_CONTROL_PAYLOAD:
+            raise ValueError(f"a ping carries at most {MAX_CONTROL_PAYLOAD} bytes")
+        if not self._reactor.is_own_thread():
+            self._reactor.call_soon_threadsafe(self._ping, bytes(payload))
+            return self.state is State.OPEN
+        return self._ping(bytes(payload))
+
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Start the closing handshake; no message is sent or handled after it. Idempotent.
+
+        On a client that is still connecting, give up; no ``on_`` method is called then.
+
+        Args:
+            code: 1000, or 3000 to 4999 for codes of your own.
+            reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: a code that must not be sent, or too long a reason.
+        """
+        build_close(code, reason)
+        if not self._reactor.is_own_thread():
+            self._reactor.call_soon_threadsafe(self.end, Cause.CLOSED_BY_US, code, reason)
+            return
+        self.end(Cause.CLOSED_BY_US, code, reason)
+
+    def abort(self) -> None:
+        """Drop the connection at once, without a closing handshake. Idempotent."""
+        if not self._reactor.is_own_thread():
+            self._reactor.call_soon_threadsafe(self.abort)
+            return
+        self._set_cause(Cause.ABORTED)
+        if self._transport is None:
+            self.end(Cause.ABORTED, None, "")
+        else:
+            self._transport.abort()

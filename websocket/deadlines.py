@@ -1,0 +1,97 @@
+"""When something must be done about a silent, idle or slow peer: the arithmetic of it.
+
+A connection has many deadlines and one timer. Traffic only stores times here; when the timer
+fires, ``due`` says what has really become due meanwhile, and ``next_due`` when to look again.
+
+    silence for ping_interval            -> send a ping
+    silence for ping_timeout after that  -> PING_TIMEOUT   (any byte at all ends the silence)
+    no message for idle_timeout          -> IDLE_TIMEOUT
+    a message incomplete for too long    -> MESSAGE_TIMEOUT
+    above the soft mark for too long     -> SLOW_CONSUMER
+    closing handshake not over in time   -> CLOSE_TIMEOUT  (the others do not count any more)
+
+Times are seconds on the reactor's clock. No clock is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from websocket.causes import Cause
+from websocket.limits import Limits
+
+
+class Deadlines:
+    """Hold the times of one open connection.
+
+    Attributes:
+        received_at: when the last bytes arrived.
+        message_at: when the last message passed, in either direction.
+        pinged_at: when the ping was sent after which nothing has arrived yet, else None.
+        message_began_at: when the first fragment of an incomplete message arrived, else None.
+        congested_at: when the unsent bytes crossed the soft mark, else None.
+        close_by: when the closing handshake must be over, else None.
+        is_paused: the application reads no input, so the peer's silence proves nothing.
+    """
+
+    __slots__ = (
+        "_limits",
+        "close_by",
+        "congested_at",
+        "is_paused",
+        "message_at",
+        "message_began_at",
+        "pinged_at",
+        "received_at",
+    )
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self.received_at = now
+        self.message_at = now
+        self.pinged_at: float | None = None
+        self.message_began_at: float | None = None
+        self.congested_at: float | None = None
+        self.close_by: float | None = None
+        self.is_paused = False
+
+    def due(self, now: float) -> Cause | None:
+        """Return the cause for which the connection must end now, if there is one."""
+        for when, cause in self._ends():
+            if when <= now:
+                return cause
+        return None
+
+    def ping_is_due(self, now: float) -> bool:
+        """Tell whether the silence has lasted so long that a ping must be sent."""
+        when = self._next_ping()
+        return when is not None and when <= now
+
+    def next_due(self) -> float | None:
+        """Return the earliest time at which something can become due; None for never."""
+        moments = [when for when, _ in self._ends()]
+        ping_at = self._next_ping()
+        if ping_at is not None:
+            moments.append(ping_at)
+        return min(moments, default=None)
+
+    def _next_ping(self) -> float | None:
+        interval = self._limits.ping_interval
+        if interval is None or self.is_paused or self.pinged_at is not None or self.close_by:
+            return None
+        return self.received_at + interval
+
+    def _ends(self) -> Iterator[tuple[float, Cause]]:
+        """Yield every deadline that ends the connection."""
+        limits = self._limits
+        if self.close_by is not None:
+            yield self.close_by, Cause.CLOSE_TIMEOUT
+            return
+        for since, timeout, cause in (
+            (None if self.is_paused else self.pinged_at, limits.ping_timeout, Cause.PING_TIMEOUT),
+            (self.congested_at, limits.write_stall_timeout, Cause.SLOW_CONSUMER),
+            (self.message_began_at, limits.message_timeout, Cause.MESSAGE_TIMEOUT),
+            (self.message_at, limits.idle_timeout, Cause.IDLE_TIMEOUT),
+        ):
+            if since is not None and timeout is not None:
+                yield since + timeout, cause

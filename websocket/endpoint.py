@@ -1,0 +1,228 @@
+"""One RFC 6455 endpoint on a transport, for both roles: what passes while it is open.
+
+    data_received ── FrameReader ── held ──┬── on_message
+                                           ├── ping, pong: answered or matched, on_ping, on_pong
+                                           └── close: lifecycle.py
+
+``held`` is empty but for a moment, unless the application has paused the connection or one
+read brought more frames than one connection may handle in a turn; then reading is paused too.
+
+Not here: how a connection begins and ends (``lifecycle.py``), what users call and override
+(``connection.py``, ``callbacks.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from websocket.assembler import Assembler
+from websocket.causes import Cause
+from websocket.errors import PolicyViolation
+from websocket.frame import FIN
+from websocket.frame_reader import FrameReader
+from websocket.lifecycle import Lifecycle, State
+from websocket.opcodes import CloseCode, Opcode
+from websocket.ratelimit import TokenBucket
+
+
+class Endpoint(Lifecycle):
+    """Move the messages and control frames of one connection; reactor's thread only.
+
+    Takes the arguments of ``Lifecycle``.
+    """
+
+    __slots__ = (
+        "_assembler",
+        "_begun",
+        "_control_bucket",
+        "_held",
+        "_is_paused",
+        "_message_bucket",
+        "_owed_pong",
+        "_reader",
+    )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._assembler = Assembler(self.limits)
+        self._reader = FrameReader(
+            self._assembler,
+            must_be_masked=not self.is_client,
+            max_message_size=self.limits.max_message_size,
+        )
+        self._held: list[tuple[int, Any]] = []
+        self._is_paused = False
+        self._begun = 0
+        self._control_bucket: TokenBucket | None = None
+        self._message_bucket: TokenBucket | None = None
+        self._owed_pong: bytes | None = None
+
+    # --- receiving ----------------------------------------------------------------------------
+
+    def data_received(self, data: memoryview) -> None:
+        """Read frames; called by the transport."""
+        deadlines = self._deadlines
+        deadlines.received_at = self._reactor.time
+        deadlines.pinged_at = None
+        self._statistics.bytes_in += len(data)
+        self._held += self._reader.feed(data)
+        if self._assembler.is_open or deadlines.message_began_at is not None:
+            self._watch_message()
+        self._handle_held()
+
+    def _watch_message(self) -> None:
+        """Keep the time at which the incomplete message began, if there is one."""
+        if not self._assembler.is_open:
+            self._deadlines.message_began_at = None
+        elif self._begun != self._assembler.begun or self._deadlines.message_began_at is None:
+            self._begun = self._assembler.begun
+            self._deadlines.message_began_at = self._reactor.time
+            self._arm()
+
+    def _handle_held(self) -> None:
+        """Handle what was read, up to the budget of one turn or a pause."""
+        held, budget = self._held, self.limits.turn_frames
+        done = 0
+        try:
+            for opcode, payload in held:
+                if done == budget or self._is_paused or self._has_failed:
+                    break
+                done += 1
+                if opcode <= Opcode.BINARY:
+                    self._receive_message(payload)
+                else:
+                    self._receive_control(opcode, payload)
+        finally:
+            del held[:done]
+        transport = self._transport
+        if transport is None or self._is_paused or self._has_failed:
+            return
+        if held:
+            # Others first: a peer that sends many small frames must not keep the loop.
+            transport.pause_reading()
+            self._reactor.call_soon(self._handle_held)
+        elif self._reader.error is not None:
+            self._fail(self._reader.error)
+        elif not transport.is_reading():
+            transport.resume_reading()
+
+    def _receive_message(self, message: str | bytes) -> None:
+        # RFC 6455, 5.5.1: after a close frame was sent, further data is of no interest.
+        if self.state is not State.OPEN:
+            return
+        now = self._reactor.time
+        if self.limits.message_rate is not None and not self._message_is_allowed(now):
+            self._fail(PolicyViolation("too many messages"))
+            return
+        self._deadlines.message_at = now
+        self._statistics.messages_in += 1
+        try:
+            self.on_message(message)
+        except Exception as error:
+            self._handler_failed(error)
+
+    def _receive_control(self, opcode: int, payload: bytes) -> None:
+        if opcode == Opcode.CLOSE:
+            self._receive_close(payload)
+        elif self.state is State.OPEN:
+            if not self._control_is_allowed():
+                self._fail(PolicyViolation("too many control frames"))
+            elif opcode == Opcode.PING:
+                self._send_pong(payload)
+                self._call_user(self.on_ping, payload)
+            else:
+                self._match_pong(payload)
+                self._call_user(self.on_pong, payload)
+
+    def _message_is_allowed(self, now: float) -> bool:
+        limits = self.limits
+        if self._message_bucket is None:
+            assert limits.message_rate is not None
+            self._message_bucket = TokenBucket(limits.message_rate, limits.message_burst, now)
+        return self._message_bucket.take(now)
+
+    def _control_is_allowed(self) -> bool:
+        limits, now = self.limits, self._reactor.time
+        if limits.control_rate is None:
+            return True
+        if self._control_bucket is None:
+            self._control_bucket = TokenBucket(limits.control_rate, limits.control_burst, now)
+        return self._control_bucket.take(now)
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def send_encoded(self, buffers: tuple[bytes, ...]) -> bool:
+        """Send a message that ``FrameWriter.encode`` has made a frame of; see ``send``.
+
+        For broadcasts: one frame, encoded once, may go to all connections of a server.
+        Reactor's thread only.
+        """
+        transport = self._transport
+        if self.state is not State.OPEN or transport is None:
+            return False
+        if transport.get_write_buffer_size() >= self.limits.write_hard_mark:
+            self.end(Cause.SLOW_CONSUMER, CloseCode.POLICY_VIOLATION, "too slow a consumer")
+            return False
+        self._deadlines.message_at = self._reactor.time
+        self._statistics.messages_out += 1
+        self._write(buffers)
+        return True
+
+    def _send_frame(self, head: int, payload: bytes) -> bool:
+        return self.send_encoded(self._writer.encode(head, payload))
+
+    def _send_pong(self, payload: bytes) -> None:
+        if self._deadlines.congested_at is not None:
+            # RFC 6455, 5.5.3: only the most recent ping needs an answer.
+            self._owed_pong = payload
+        else:
+            self._write(self._writer.encode(FIN | Opcode.PONG, payload))
+
+    def pause_writing(self) -> None:
+        """Take note that the soft mark is crossed; called by the transport."""
+        self._deadlines.congested_at = self._reactor.time
+        self._arm()
+
+    def resume_writing(self) -> None:
+        """Take note that the peer has caught up; called by the transport."""
+        self._deadlines.congested_at = None
+        if self.state is not State.OPEN:
+            return
+        if self._owed_pong is not None:
+            payload, self._owed_pong = self._owed_pong, None
+            self._send_pong(payload)
+        self._call_user(self.on_writable)
+
+    # --- pausing ------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Handle and read no further messages until ``resume``; the peer will have to wait.
+
+        While paused, neither pings nor the end of the peer's stream are noticed, and the
+        peer's silence is not held against it.
+        """
+        self._is_paused = self._deadlines.is_paused = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Handle messages again, in order, beginning with what came before the pause."""
+        if not self._is_paused:
+            return
+        self._is_paused = self._deadlines.is_paused = False
+        self._deadlines.received_at = self._reactor.time
+        self._deadlines.pinged_at = None
+        self._reactor.call_soon(self._handle_held)
+        self._arm()
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def _start_closing(self, cause: Cause, code: int | None, reason: str) -> None:
+        super()._start_closing(cause, code, reason)
+        # The peer's close frame must be read, even if the application reads nothing more.
+        self.resume()
+
+    def _finish(self) -> None:
+        self._held.clear()
+        self._assembler.discard()
+        super()._finish()

@@ -1,0 +1,198 @@
+"""Bytes to messages and control frames, for both roles (RFC 6455, section 5).
+
+The reader finds the frames, has them judged as soon as enough of the header is there, and
+passes fragments through an ``Assembler``. It holds no payload itself: what has arrived of an
+incomplete data frame lies unmasked in the assembler, so the reader never keeps more than a
+header and a control frame (139 bytes). The result is the same however the bytes are split,
+and the work is linear in their number.
+
+A message that comes whole in one short frame, nearly all of them in practice, takes the
+straight path at the head of the loop in ``_read``.
+"""
+
+from __future__ import annotations
+
+from websocket.assembler import Assembler, Message, invalid_text
+from websocket.errors import ProtocolError
+from websocket.frame import (
+    FIN,
+    MASK,
+    OPCODE,
+    judge_control,
+    judge_extended_length,
+    judge_head,
+    judge_masking,
+)
+from websocket.masking import Bytes, apply_mask, rotate_key
+from websocket.opcodes import Opcode
+
+_KEY_SIZE = 4
+_EXTENDED_SIZES = {126: 2, 127: 8}
+_MORE = -1
+
+
+class FrameReader:
+    """Read the frames of one peer.
+
+    Args:
+        assembler: puts fragments together and knows the limits.
+        must_be_masked: True where the peer is a client (RFC 6455, 5.1).
+
+    Attributes:
+        error: what the peer did wrong, once it has; nothing is read from then on.
+        is_finished: a close frame was read; nothing is read from then on (RFC 6455, 5.5.1).
+    """
+
+    __slots__ = (
+        "_assembler",
+        "_head",
+        "_key",
+        "_mask_bit",
+        "_missing",
+        "_rest",
+        "_whole_limit",
+        "error",
+        "is_finished",
+    )
+
+    def __init__(self, assembler: Assembler, *, must_be_masked: bool, max_message_size: int) -> None:
+        self._assembler = assembler
+        self._mask_bit = MASK if must_be_masked else 0
+        self._whole_limit = min(125, max_message_size)
+        self._rest = b""
+        self._head = 0
+        self._key = b""
+        self._missing = 0
+        self.error: ProtocolError | None = None
+        self.is_finished = False
+
+    def feed(self, data: Bytes) -> list[tuple[int, Message]]:
+        """Read bytes from the peer.
+
+        Args:
+            data: what arrived, in any pieces. Nothing of it is kept by reference.
+
+        Returns:
+            The messages and control frames that became complete, in order, as pairs: TEXT
+            with str, BINARY, CLOSE, PING or PONG with bytes. When ``error`` is set
+            afterwards, they came before the offence and are good.
+        """
+        items: list[tuple[int, Message]] = []
+        if self.error is not None or self.is_finished:
+            return items
+        try:
+            if self._missing:
+                data = self._continue(data, items)
+            if len(data):
+                self._read(self._rest + data, items)
+        except ProtocolError as error:
+            self.error = error
+        if self.error is not None or self.is_finished:
+            self._rest = b""
+            self._assembler.discard()
+        return items
+
+    def _continue(self, data: Bytes, items: list[tuple[int, Message]]) -> Bytes:
+        """Take what belongs to the incomplete data frame; return what does not."""
+        piece, data = data[: self._missing], data[self._missing :]
+        self._missing -= len(piece)
+        self._assembler.append(self._unmask(piece, self._key))
+        if self._missing:
+            self._key = rotate_key(self._key, len(piece))
+        else:
+            self._end(self._head, items)
+        return data
+
+    def _read(self, data: bytes, items: list[tuple[int, Message]]) -> None:
+        """Read the frames in ``data``, which begins with the first octet of one."""
+        at, size = 0, len(data)
+        assembler, mask_bit = self._assembler, self._mask_bit
+        key_size = _KEY_SIZE if mask_bit else 0
+        whole_limit = self._whole_limit
+        while size - at >= 2:
+            head = data[at]
+            # A wrong mask bit makes this more than any limit, too.
+            length = data[at + 1] ^ mask_bit
+            start = at + 2 + key_size
+            end = start + length
+            if (
+                (head == 0x82 or head == 0x81)
+                and length <= whole_limit
+                and end <= size
+                and not assembler.is_open
+            ):
+                # The straight path: a whole message in one short frame.
+                payload = data[start:end]
+                if mask_bit:
+                    payload = apply_mask(payload, data[at + 2 : start])
+                items.append((head & OPCODE, payload if head == 0x82 else _text(payload)))
+                at = end
+                continue
+            end = self._read_frame(data, at, items)
+            if end == _MORE:
+                break
+            at = end
+            if self.is_finished:
+                break
+        self._rest = data[at:]
+
+    def _read_frame(self, data: bytes, at: int, items: list[tuple[int, Message]]) -> int:
+        """Read one frame of any kind; return where it ends, or ``_MORE``."""
+        head, second = data[at], data[at + 1]
+        field = second & ~MASK
+        judge_head(head, rsv1_is_allowed=False)
+        judge_masking(bool(second & MASK), must_be_masked=bool(self._mask_bit))
+        is_control = bool(head & Opcode.CLOSE)
+        if is_control:
+            judge_control(head, field)
+        key_at = at + 2 + _EXTENDED_SIZES.get(field, 0)
+        if key_at > len(data):
+            return _MORE
+        length = field
+        if field > 125:
+            length = int.from_bytes(data[at + 2 : key_at], "big")
+            judge_extended_length(field, length)
+        if not is_control:
+            self._assembler.judge(head, length)
+        start = key_at + (_KEY_SIZE if self._mask_bit else 0)
+        if start > len(data) or (is_control and start + length > len(data)):
+            return _MORE
+        self._take(head, length, data[key_at:start], data[start : start + length], items)
+        return min(start + length, len(data))
+
+    def _take(
+        self, head: int, length: int, key: bytes, piece: bytes, items: list[tuple[int, Message]]
+    ) -> None:
+        """Take a frame with a complete header, and of its payload what has arrived."""
+        opcode = head & OPCODE
+        payload = self._unmask(piece, key)
+        is_whole = len(piece) == length
+        if opcode >= Opcode.CLOSE:
+            items.append((opcode, payload))
+            self.is_finished = opcode == Opcode.CLOSE
+        elif is_whole and head & FIN and opcode != Opcode.CONTINUATION:
+            items.append((opcode, payload if opcode == Opcode.BINARY else _text(payload)))
+        else:
+            self._assembler.begin(head, length)
+            self._assembler.append(payload)
+            if is_whole:
+                self._end(head, items)
+            else:
+                self._head = head
+                self._key = rotate_key(key, len(piece))
+                self._missing = length - len(piece)
+
+    def _end(self, head: int, items: list[tuple[int, Message]]) -> None:
+        message = self._assembler.end(head)
+        if message is not None:
+            items.append(message)
+
+    def _unmask(self, piece: Bytes, key: bytes) -> bytes:
+        return apply_mask(piece, key) if self._mask_bit else bytes(piece)
+
+
+def _text(payload: bytes) -> str:
+    try:
+        return str(payload, "utf-8")
+    except UnicodeDecodeError:
+        raise invalid_text() from None

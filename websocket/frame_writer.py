@@ -1,0 +1,96 @@
+"""Frames to bytes, for both roles (RFC 6455, 5.2).
+
+A frame leaves as one buffer when it is short, and as header and payload side by side when it
+is long, so that a large payload is never copied to be joined to its header.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Union
+
+from websocket.frame import FIN, MASK, Frame
+from websocket.masking import apply_mask
+from websocket.opcodes import Opcode
+
+# What users may send: text, or anything bytes-like.
+Payload = Union[str, bytes, bytearray, memoryview]
+
+# From here on the copy costs more than a second entry in the gather list of sendmsg.
+_JOIN_LIMIT = 16 * 1024
+
+# The two-octet header of every short final frame that a server sends, ready made.
+_SHORT_HEADERS = {
+    head: tuple(bytes((head, length)) for length in range(126))
+    for head in (0x81, 0x82, 0x88, 0x89, 0x8A)
+}
+
+
+class FrameWriter:
+    """Encode the frames of one role. Stateless: may be shared, and used from any thread.
+
+    Args:
+        masks: True for a client, which masks every frame with a fresh key from the operating
+            system (RFC 6455, 5.3 and 10.3).
+    """
+
+    __slots__ = ("_masks",)
+
+    def __init__(self, *, masks: bool) -> None:
+        self._masks = masks
+
+    def encode(self, head: int, payload: bytes) -> tuple[bytes, ...]:
+        """Encode one frame.
+
+        Args:
+            head: the first octet: FIN, RSV1-3 and opcode.
+            payload: the unmasked payload.
+
+        Returns:
+            The frame in one or two buffers.
+        """
+        length = len(payload)
+        if self._masks:
+            key = os.urandom(4)
+            header = _header(head, length, MASK) + key
+            payload = apply_mask(payload, key)
+        elif length < 126 and head in _SHORT_HEADERS:
+            return (_SHORT_HEADERS[head][length] + payload,)
+        else:
+            header = _header(head, length, 0)
+        if length < _JOIN_LIMIT:
+            return (header + payload,)
+        return (header, payload)
+
+    def encode_frame(self, frame: Frame) -> bytes:
+        """Encode a ``Frame`` into one buffer; its own mask, if any, is used for a client."""
+        if self._masks and frame.mask is not None:
+            header = _header(frame.head, len(frame.payload), MASK)
+            return header + frame.mask + apply_mask(frame.payload, frame.mask)
+        return b"".join(self.encode(frame.head, frame.payload))
+
+
+def encode_message(message: Payload) -> tuple[int, bytes]:
+    """Return the first octet and the payload of the one frame that carries a message.
+
+    Raises:
+        TypeError: neither str nor bytes-like.
+        ValueError: text that UTF-8 cannot encode (a lone surrogate).
+    """
+    if isinstance(message, str):
+        return FIN | Opcode.TEXT, message.encode()
+    if isinstance(message, bytes):
+        return FIN | Opcode.BINARY, message
+    if isinstance(message, (bytearray, memoryview)):
+        # Copied: the caller may change it before it is on the wire.
+        return FIN | Opcode.BINARY, bytes(message)
+    raise TypeError(f"a message is str or bytes-like, not {type(message).__name__}")
+
+
+def _header(head: int, length: int, mask: int) -> bytes:
+    """Return the header up to the masking key, the length in its shortest form."""
+    if length < 126:
+        return bytes((head, mask | length))
+    if length < 0x10000:
+        return bytes((head, mask | 126)) + length.to_bytes(2, "big")
+    return bytes((head, mask | 127)) + length.to_bytes(8, "big")

@@ -1,0 +1,375 @@
+"""How a connection begins, stays alive and ends: states, heartbeat, closing handshake, causes.
+
+    CONNECTING ──▶ OPEN ──▶ CLOSING ──▶ CLOSED
+        └── refused, unreachable ─────────▲
+
+How a connection can end:
+
+    end     a closing handshake that we start; the peer has ``close_timeout`` to answer
+    peer    a closing handshake that the peer starts; we answer with the same code
+    fail    the peer broke a rule: a close frame says which, nothing further is handled, and
+            input is discarded for a moment so that the frame is not lost to a reset
+    cut     the peer is silent or does not read: a close frame for form's sake, then abort
+    lost    the stream ended or broke without a closing handshake
+
+``cause`` names the reason in each case; ``on_close`` is called once, last.
+
+Everything that waits is here, in one timer: ``deadlines.py`` says what it waits for.
+
+Not here: messages (``endpoint.py``) and the opening handshake (``upgrade.py``, ``client.py``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from reactor import Reactor, Timer, Transport
+from websocket.callbacks import Callbacks
+from websocket.causes import Cause
+from websocket.deadlines import Deadlines
+from websocket.errors import InvalidState, PolicyViolation, ProtocolError
+from websocket.frame import FIN, build_close, parse_close
+from websocket.frame_writer import FrameWriter
+from websocket.http11 import Request
+from websocket.limits import Limits
+from websocket.opcodes import CloseCode, Opcode
+from websocket.statistics import Statistics
+
+if TYPE_CHECKING:
+    from websocket.session import Session
+
+logger = logging.getLogger("websocket")
+
+_WRITERS = {is_client: FrameWriter(masks=is_client) for is_client in (False, True)}
+_ids = itertools.count(1)
+
+
+class State(IntEnum):
+    """Name where a connection is in its life; the numbers are the browser's readyState."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+class Lifecycle(Callbacks):
+    """Lead one connection from its beginning to its end; reactor's thread only.
+
+    Args:
+        reactor: dispatches the transport and fires the timer.
+        limits: the limits that the connection keeps.
+        is_client: this end is the client.
+        statistics: where traffic is counted; by default the connection counts for itself.
+        on_end: called once with the connection when it is over, before ``on_close``.
+
+    Attributes:
+        id: a number, unique in this process.
+        session: the session of the client; None on the client's side.
+        session_id: the id of that session, on both sides: to be kept by a client that wants
+            to come back to it.
+        request: the request that opened the connection.
+        subprotocol: the one agreed on, or None.
+        remote_address: the peer's address, as sockets give it.
+        created_at: when the object was made, in seconds on the reactor's clock.
+        last_ping: when the last ping was sent, in seconds on the reactor's clock, or None.
+        latency: seconds between the last ping and its pong, or None.
+        state: where it is in its life.
+        cause: why it ended, or is about to; None before.
+        is_clean: the closing handshake completed.
+        is_client: this end is the client.
+        limits: the limits that it keeps.
+    """
+
+    __slots__ = (
+        "_close_code",
+        "_close_reason",
+        "_deadlines",
+        "_has_failed",
+        "_on_end",
+        "_ping_payload",
+        "_reactor",
+        "_statistics",
+        "_timer",
+        "_transport",
+        "_writer",
+        "cause",
+        "created_at",
+        "id",
+        "is_clean",
+        "is_client",
+        "last_ping",
+        "latency",
+        "limits",
+        "remote_address",
+        "request",
+        "session",
+        "session_id",
+        "state",
+        "subprotocol",
+    )
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        limits: Limits,
+        *,
+        is_client: bool = False,
+        statistics: Statistics | None = None,
+        on_end: Callable[[Lifecycle], object] | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self.limits = limits
+        self.is_client = is_client
+        self._statistics = Statistics() if statistics is None else statistics
+        self._on_end = on_end
+        self._writer = _WRITERS[is_client]
+        self._transport: Transport | None = None
+        self._deadlines = Deadlines(limits, reactor.time)
+        self._timer: Timer | None = None
+        self._ping_payload: bytes | None = None
+        self._has_failed = False
+        self._close_code = int(CloseCode.ABNORMAL)
+        self._close_reason = ""
+        self.id = next(_ids)
+        self.session: Session | None = None
+        self.session_id: str | None = None
+        self.request: Request | None = None
+        self.subprotocol: str | None = None
+        self.remote_address: Any = None
+        self.created_at = reactor.time
+        self.last_ping: float | None = None
+        self.latency: float | None = None
+        self.state = State.CONNECTING
+        self.cause: Cause | None = None
+        self.is_clean = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.id} {self.state.name.lower()} "
+            f"peer={self.remote_address!r}>"
+        )
+
+    @property
+    def last_message_at(self) -> float:
+        """Return when the last message passed either way, on the reactor's clock."""
+        return self._deadlines.message_at
+
+    # --- beginning ----------------------------------------------------------------------------
+
+    def open(
+        self,
+        transport: Transport,
+        request: Request | None = None,
+        subprotocol: str | None = None,
+    ) -> None:
+        """Take over a transport whose opening handshake is complete, and call ``on_open``.
+
+        Args:
+            transport: from here on it reports to this connection.
+            request: what opened the connection.
+            subprotocol: the one agreed on.
+
+        Raises:
+            InvalidState: it was opened or closed before.
+        """
+        if self.state is not State.CONNECTING:
+            raise InvalidState(f"{self!r} has been opened before: make a new one")
+        self._transport = transport
+        self.request = request
+        self.subprotocol = subprotocol
+        self.remote_address = transport.get_extra_info("peername")
+        self._deadlines.received_at = self._deadlines.message_at = self._reactor.time
+        self.state = State.OPEN
+        transport.set_write_buffer_limits(self.limits.write_soft_mark)
+        transport.set_protocol(self)
+        self._arm()
+        logger.debug("%r opened", self)
+        self._call_user(self.on_open)
+
+    def refuse(self, error: Exception, cause: Cause) -> None:
+        """Give up before the connection was opened: ``on_error``, and no ``on_close``."""
+        if self.state is State.CONNECTING:
+            self._set_cause(cause)
+            logger.debug("%r not opened: %s", self, error)
+            self._report(error)
+            self._finish()
+
+    def end(self, cause: Cause, code: int | None, reason: str) -> None:
+        """Start the closing handshake for a named cause. Idempotent; reactor's thread only.
+
+        Args:
+            cause: recorded as the cause, unless there is one.
+            code: the close code, None for a close frame without.
+            reason: at most 123 bytes of UTF-8.
+        """
+        if self.state is State.CONNECTING:
+            self._set_cause(cause)
+            self._finish()
+        elif self.state is State.OPEN:
+            self._start_closing(cause, code, reason)
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def _start_closing(self, cause: Cause, code: int | None, reason: str) -> None:
+        """Send a close frame and give the peer its time to answer."""
+        self._set_cause(cause)
+        self._close_code = CloseCode.NO_STATUS if code is None else code
+        self._close_reason = reason
+        self.state = State.CLOSING
+        self._write(self._writer.encode(FIN | Opcode.CLOSE, build_close(code, reason)))
+        self._deadlines.close_by = self._reactor.time + self.limits.close_timeout
+        self._arm()
+
+    def _receive_close(self, payload: bytes) -> None:
+        try:
+            code, reason = parse_close(payload)
+        except ProtocolError as error:
+            self._fail(error)
+            return
+        self.is_clean = True
+        if self.state is State.OPEN:
+            # RFC 6455, 5.5.1: answer with a close frame that echoes the code.
+            self._start_closing(Cause.CLOSED_BY_PEER, code, "")
+            self._close_reason = reason
+        # RFC 6455, 7.1.1: the server closes the TCP connection first; a client waits for that.
+        if not self.is_client and self._transport is not None:
+            self._transport.close()
+
+    def _fail(self, error: ProtocolError) -> None:
+        """Fail the connection because of what the peer did (RFC 6455, 7.1.7)."""
+        if self._has_failed or self._transport is None:
+            return
+        self._has_failed = True
+        logger.info("%r failed with code %d: %s", self, error.close_code, error)
+        self._set_cause(error.cause)
+        if self.state is State.OPEN:
+            self._start_closing(error.cause, error.close_code, str(error))
+        self._transport.linger(self.limits.linger_timeout, self.limits.linger_size)
+        self._report(error)
+
+    def _cut(self, cause: Cause, code: int, reason: str) -> None:
+        """Drop a peer that is silent or does not read."""
+        self.end(cause, code, reason)
+        if self._transport is not None:
+            self._transport.flush()
+            self._transport.abort()
+
+    def eof_received(self) -> None:
+        """Take note that the peer ended its stream; the transport closes ours."""
+        self._set_cause(Cause.PEER_EOF)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Finish; called by the transport, once."""
+        if error is not None:
+            self._set_cause(_cause_of(error))
+            if self.state is State.OPEN:
+                self._report(error)
+        self._set_cause(Cause.ABORTED)
+        self._finish()
+        self._call_user(self.on_close, self._close_code, self._close_reason)
+
+    def _finish(self) -> None:
+        """Let go of everything."""
+        self.state = State.CLOSED
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        logger.debug("%r: %s, code %d", self, self.cause, self._close_code)
+        if self._on_end is not None:
+            self._on_end(self)
+
+    def _set_cause(self, cause: Cause) -> None:
+        """Keep the first cause, unless it is a closing handshake of ours that was not answered."""
+        if self.cause is None or (self.cause is Cause.CLOSED_BY_US and not self.is_clean):
+            self.cause = cause
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Make the timer fire no later than the next deadline."""
+        due = self._deadlines.next_due()
+        if due is None:
+            return
+        if self._timer is not None:
+            if self._timer.is_pending and self._timer.due <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._reactor.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        now = self._reactor.time
+        cause = self._deadlines.due(now)
+        if cause is not None:
+            self._time_out(cause)
+        elif self._deadlines.ping_is_due(now):
+            self._deadlines.pinged_at = now
+            # Random, so that a pong can only come from someone who saw the ping.
+            self._ping(os.urandom(8))
+        self._arm()
+
+    def _time_out(self, cause: Cause) -> None:
+        if cause is Cause.PING_TIMEOUT:
+            self._cut(cause, CloseCode.INTERNAL_ERROR, "no answer to a ping")
+        elif cause is Cause.SLOW_CONSUMER:
+            self._cut(cause, CloseCode.POLICY_VIOLATION, "too slow a consumer")
+        elif cause is Cause.MESSAGE_TIMEOUT:
+            self._fail(PolicyViolation("message took too long", cause=cause))
+        elif cause is Cause.IDLE_TIMEOUT:
+            self.end(cause, CloseCode.GOING_AWAY, "idle")
+        elif self._transport is not None:
+            self._set_cause(cause)
+            self._transport.abort()
+
+    def _ping(self, payload: bytes) -> bool:
+        if self.state is not State.OPEN:
+            return False
+        self.last_ping = self._reactor.time
+        self._ping_payload = payload
+        self._write(self._writer.encode(FIN | Opcode.PING, payload))
+        return True
+
+    def _match_pong(self, payload: bytes) -> None:
+        # RFC 6455, 5.5.3: a pong carries its ping's payload; other pongs measure nothing.
+        if payload == self._ping_payload and self.last_ping is not None:
+            self.latency = self._reactor.time - self.last_ping
+            self._ping_payload = None
+
+    def _write(self, buffers: tuple[bytes, ...]) -> None:
+        assert self._transport is not None
+        for buffer in buffers:
+            self._statistics.bytes_out += len(buffer)
+        self._transport.writelines(buffers)
+
+    # --- exceptions of the user's methods -----------------------------------------------------
+
+    def _call_user(self, method: Callable[..., object], *args: object) -> None:
+        try:
+            method(*args)
+        except Exception as error:
+            self._handler_failed(error)
+
+    def _handler_failed(self, error: Exception) -> None:
+        """Make an exception of the user's code cost this connection, and nothing else."""
+        logger.error("%r: a handler raised", self, exc_info=error)
+        if self.state is State.OPEN:
+            self.end(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR, "internal error")
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        try:
+            self.on_error(error)
+        except Exception:
+            logger.exception("%r: on_error raised", self)
+
+
+def _cause_of(error: Exception) -> Cause:
+    """Return the cause for an error that broke the stream."""
+    if isinstance(error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)):
+        return Cause.PEER_RESET
+    return Cause.TRANSPORT_ERROR

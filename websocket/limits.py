@@ -1,0 +1,125 @@
+"""Every limit and deadline of an endpoint, its default and the reason for it.
+
+One ``Limits`` object is shared by all connections of a server. Sizes are bytes, times are
+seconds, rates are per second unless the name says otherwise; ``None`` switches a limit off.
+
+    Limits()            the defaults: strict about the protocol, no rate on messages
+    Limits.public()     for the open internet: messages are rated too
+    Limits(...)         anything else, field by field
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def _default_max_connections() -> int:
+    """Return at most 10,000, leaving 64 descriptors for files and the application."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return 10_000
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return 10_000
+    return max(1, min(10_000, soft - 64))
+
+
+def _limit(default: Any, help: str) -> Any:
+    """Declare a field with its one-line help, which the command line shows."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hold all limits of an endpoint; immutable, shared, safe to read from any thread.
+
+    Raises:
+        ValueError: a number is negative, or zero where that would switch everything off.
+    """
+
+    # --- opening handshake ------------------------------------------------------------------
+    # Absolute, from accept to 101: a byte a second must not keep a half-open client alive.
+    handshake_timeout: float = _limit(10.0, "seconds from accept to the end of the handshake")
+    # 8 KiB a line is what the common servers take; beyond it lies abuse, not cookies.
+    max_request_line: int = _limit(8 * KIB, "bytes in the request line")
+    max_header_line: int = _limit(8 * KIB, "bytes in one header line")
+    max_header_count: int = _limit(100, "header lines in a request")
+    max_head_size: int = _limit(16 * KIB, "bytes in the whole head of a request")
+
+    # --- messages ---------------------------------------------------------------------------
+    max_message_size: int = _limit(1 * MIB, "bytes in a message, over all its fragments")
+    # 1 MiB in the 256-byte fragments of a small device; more pieces are an attack on memory.
+    max_fragments: int = _limit(4_096, "fragments in a message")
+    message_timeout: float | None = _limit(60.0, "seconds from first to last fragment")
+
+    # --- liveness ---------------------------------------------------------------------------
+    # Below the 30 to 60 s after which common proxies and NATs forget an idle connection.
+    ping_interval: float | None = _limit(20.0, "seconds of silence before a ping")
+    ping_timeout: float | None = _limit(20.0, "seconds for any byte to arrive after a ping")
+    idle_timeout: float | None = _limit(None, "seconds without a message before closing")
+    close_timeout: float = _limit(5.0, "seconds for the closing handshake")
+    # After a failure the peer's unread bytes are discarded for a while: closing at once would
+    # send a reset, and the reset would eat the close frame that says what was wrong.
+    linger_timeout: float = _limit(1.0, "seconds to discard input after a failure")
+    linger_size: int = _limit(256 * KIB, "bytes to discard after a failure")
+
+    # --- slow consumers ---------------------------------------------------------------------
+    write_soft_mark: int = _limit(64 * KIB, "unsent bytes at which a connection is congested")
+    write_hard_mark: int = _limit(1 * MIB, "unsent bytes at which a send closes the connection")
+    write_stall_timeout: float | None = _limit(30.0, "seconds above the soft mark")
+
+    # --- rates ------------------------------------------------------------------------------
+    control_rate: float | None = _limit(20.0, "control frames a second from one peer")
+    control_burst: int = _limit(50, "control frames at once from one peer")
+    message_rate: float | None = _limit(None, "messages a second from one peer")
+    message_burst: int = _limit(100, "messages at once from one peer")
+    # One greedy peer must not keep the others waiting: after this many frames it queues again.
+    turn_frames: int = _limit(64, "frames handled for one connection before others run")
+
+    # --- numbers of things ------------------------------------------------------------------
+    max_connections: int = field(
+        default_factory=_default_max_connections,
+        metadata={"help": "open connections, handshakes included"},
+    )
+    max_connections_per_ip: int | None = _limit(128, "open connections of one address")
+    handshakes_per_minute: float | None = _limit(64.0, "handshakes a minute of one address")
+    # Everything behind a reverse proxy or a test shares the loopback address.
+    loopback_is_exempt: bool = _limit(True, "loopback is free of the limits per address")
+
+    # --- sessions ---------------------------------------------------------------------------
+    max_sessions: int = _limit(100_000, "sessions alive, attached or not")
+    session_lifetime: float = _limit(86_400.0, "seconds a session lives at the most")
+    session_idle_timeout: float | None = _limit(None, "seconds without a message in a session")
+    detached_lifetime: float = _limit(120.0, "seconds a session waits for its client")
+
+    # --- shutdown ---------------------------------------------------------------------------
+    shutdown_grace: float = _limit(30.0, "seconds for all connections to close at shutdown")
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if value is None or isinstance(value, bool):
+                continue
+            if value < 0 or (value == 0 and limit.name not in _MAY_BE_ZERO):
+                raise ValueError(f"{limit.name} must be positive, not {value!r}")
+
+    @classmethod
+    def public(cls, **changes: Any) -> Limits:
+        """Return limits for the open internet: 50 messages a second, 100 at once.
+
+        Args:
+            changes: any field of this class, to differ from those.
+        """
+        return cls(**{"message_rate": 50.0, **changes})
+
+    def replace(self, **changes: Any) -> Limits:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+
+_MAY_BE_ZERO = frozenset({"linger_timeout", "linger_size", "shutdown_grace", "detached_lifetime"})

@@ -1,0 +1,45 @@
+"""The masking of client frames (RFC 6455, 5.3): octet i of the payload XOR octet i mod 4 of the key.
+
+Python has no fast loop over bytes, but two ways to do many at once. Short payloads are turned
+into one big integer and XORed with the repeated key. From ``_STRIDE_THRESHOLD`` on it pays to
+translate every fourth byte with a table, four times; that costs about a nanosecond a byte.
+The tests hold both against the loop of the RFC.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+Bytes = Union[bytes, bytearray, memoryview]
+
+# Measured on CPython 3.11 and 3.13: the integers win below, the tables above.
+_STRIDE_THRESHOLD = 400
+
+_ALL_OCTETS = int.from_bytes(bytes(range(256)), "little")
+_ONES = int.from_bytes(b"\x01" * 256, "little")
+# _TABLES[k] translates every octet o to o XOR k.
+_TABLES = [(_ALL_OCTETS ^ (_ONES * key)).to_bytes(256, "little") for key in range(256)]
+
+
+def apply_mask(data: Bytes, key: bytes) -> bytes:
+    """Mask or unmask a payload; the two are the same operation.
+
+    Args:
+        data: the payload, or a piece of it; not changed.
+        key: the four octets of the masking key. For a piece that begins at offset n of the
+            payload, rotate the key: see ``rotate_key``.
+    """
+    size = len(data)
+    if size < _STRIDE_THRESHOLD:
+        repeated = int.from_bytes((key * ((size + 3) >> 2))[:size], "little")
+        return (int.from_bytes(data, "little") ^ repeated).to_bytes(size, "little")
+    masked = bytearray(data)
+    for offset in range(4):
+        masked[offset::4] = masked[offset::4].translate(_TABLES[key[offset]])
+    return bytes(masked)
+
+
+def rotate_key(key: bytes, offset: int) -> bytes:
+    """Return the key as it applies from an offset of the payload on."""
+    start = offset & 3
+    return key[start:] + key[:start]

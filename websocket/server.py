@@ -1,0 +1,377 @@
+"""The server: listen, open handshakes, route to connection classes, broadcast, shut down.
+
+    Listener ── ServerHandshake (upgrade.py) ── Connection (yours)
+                       │                            │
+                       └── ConnectionManager: limits, sessions, statistics
+
+A server runs on a reactor of its own or on one that it shares with other servers, clients and
+timers. It can be started and shut down several times.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Union
+
+from reactor import Listener, Reactor, Transport, open_tcp_sockets, open_unix_socket
+from websocket.causes import Cause
+from websocket.connection import Connection
+from websocket.errors import HandshakeError, InvalidState
+from websocket.frame_writer import FrameWriter, Payload, encode_message
+from websocket.handshake import Upgrader
+from websocket.http11 import Request
+from websocket.lifecycle import Lifecycle
+from websocket.limits import Limits
+from websocket.manager import ConnectionManager
+from websocket.message_connection import Handler, handler_class
+from websocket.opcodes import CloseCode
+from websocket.ratelimit import TokenBucket
+from websocket.session import Session
+from websocket.statistics import StatisticsSnapshot
+from websocket.upgrade import HTTPResponse, ServerHandshake
+
+logger = logging.getLogger("websocket")
+
+AnyHandler = Union[type[Connection], Handler]
+
+_NOT_FOUND = HTTPResponse("this is a WebSocket server, and no page\n", 404)
+
+
+class Server:
+    """Accept WebSocket connections and give each an instance of your class.
+
+    Own thread of the reactor only, except ``broadcast``, ``shutdown`` and ``statistics``.
+
+    Args:
+        handler: a ``Connection`` subclass, or a function ``handler(connection, message)``, for
+            all paths; or a mapping from path to either, other paths being refused with 404.
+        host: a name or address to listen on; ``""`` for all addresses.
+        port: 0 for any free port; see ``port`` for which one it became.
+        unix_path: listen on this Unix socket instead.
+        sockets: listen on these instead: bound, listening stream sockets.
+        reuse_port: let several processes share the port.
+        reactor: to share; by default the server makes and closes its own.
+        limits: every limit and deadline.
+        upgrader: the policy of the opening handshake: origins, hosts, subprotocols.
+        authenticate: called with the ``Request``; returns the user's id or None for nobody in
+            particular, or raises ``HandshakeError`` (401, 403) to refuse. A session belongs to
+            the user for whom it was made.
+        on_http_request: called with a plain GET or HEAD ``Request``; returns an
+            ``HTTPResponse``, or None for 404.
+        on_session_expired: called with each ``Session`` that came to its end.
+
+    Attributes:
+        manager: the connections, sessions and counters of this server.
+    """
+
+    def __init__(
+        self,
+        handler: AnyHandler | Mapping[str, AnyHandler],
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        *,
+        unix_path: str | None = None,
+        sockets: Iterable[socket.socket] | None = None,
+        reuse_port: bool = False,
+        reactor: Reactor | None = None,
+        limits: Limits | None = None,
+        upgrader: Upgrader | None = None,
+        authenticate: Callable[[Request], str | None] | None = None,
+        on_http_request: Callable[[Request], HTTPResponse | None] | None = None,
+        on_session_expired: Callable[[Session], object] | None = None,
+    ) -> None:
+        self._routes: dict[str, type[Connection]] | None = None
+        self._class: type[Connection] | None = None
+        if isinstance(handler, Mapping):
+            self._routes = {path: _as_class(each) for path, each in handler.items()}
+        else:
+            self._class = _as_class(handler)
+        self._host = host
+        self._port = port
+        self._unix_path = unix_path
+        self._sockets = sockets
+        self._reuse_port = reuse_port
+        self._owns_reactor = reactor is None
+        self.reactor = Reactor() if reactor is None else reactor
+        self.limits = Limits() if limits is None else limits
+        self.upgrader = Upgrader() if upgrader is None else upgrader
+        self._authenticate = authenticate
+        self._on_http_request = on_http_request
+        self.manager = ConnectionManager(
+            self.reactor, self.limits, on_session_expired=on_session_expired
+        )
+        self.handshakes: set[ServerHandshake] = set()
+        self._listener: Listener | None = None
+        self._grace_timer: Any = None
+        self._on_drained: list[Callable[[], object]] = []
+        self._is_shutting_down = False
+        self._hints = TokenBucket(1 / 5, 1, self.reactor.time)
+        self._writer = FrameWriter(masks=False)
+
+    # --- life -------------------------------------------------------------------------------
+
+    def start(self) -> Server:
+        """Listen; connections are accepted as soon as the reactor runs.
+
+        Returns:
+            The server itself.
+
+        Raises:
+            OSError: the address cannot be bound.
+            InvalidState: it is started already.
+        """
+        if self._listener is not None or self._is_shutting_down:
+            raise InvalidState("the server is running already: shut it down first")
+        self._listener = Listener(self.reactor, self._open_sockets(), self._new_handshake)
+        logger.info("listening on %s", ", ".join(map(str, self.addresses)))
+        return self
+
+    def run(self) -> None:
+        """Start, serve until told to stop, and shut down in an orderly way.
+
+        In the main thread SIGINT and SIGTERM begin the shutdown; a second one ends it at once.
+        ``KeyboardInterrupt`` and ``SystemExit`` raised by a callback begin it, too, and are
+        raised again at its end.
+        """
+        self.start()
+        self._on_drained.append(self.reactor.stop)
+        with self._signals_handled():
+            try:
+                self.reactor.run()
+            except (KeyboardInterrupt, SystemExit):
+                self.shutdown()
+                self.reactor.run()
+                raise
+            finally:
+                self.close()
+
+    def shutdown(
+        self,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "the server is going away",
+        *,
+        grace: float | None = None,
+        on_done: Callable[[], object] | None = None,
+    ) -> None:
+        """Accept no further connections, and close those that are open. Any thread.
+
+        Args:
+            code: the close code for all.
+            reason: at most 123 bytes.
+            grace: seconds after which what is still there is aborted; by default
+                ``limits.shutdown_grace``.
+            on_done: called in the reactor's thread when the last connection is gone.
+        """
+        if not self.reactor.is_own_thread():
+            self.reactor.call_soon_threadsafe(self._shut_down, code, reason, grace, on_done)
+        else:
+            self._shut_down(code, reason, grace, on_done)
+
+    def close(self) -> None:
+        """Abort everything that is left, at once. Not from within a callback of its own reactor."""
+        self._stop_listening()
+        self._abort_all()
+        self.manager.close()
+        if self._owns_reactor:
+            self.reactor.close()
+
+    def adopt(self, sock: socket.socket, received: bytes = b"") -> None:
+        """Take over a connection that another HTTP server has accepted.
+
+        Args:
+            sock: connected; the server owns it from here on.
+            received: what has been read from it, from the first byte of the request on.
+        """
+        sock.setblocking(False)
+        try:
+            peername = sock.getpeername()
+        except OSError:
+            peername = None
+        handshake = ServerHandshake(self)
+        Transport(self.reactor, sock, handshake, peername).start()
+        if received:
+            handshake.data_received(memoryview(received))
+
+    # --- asking -----------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> list[Any]:
+        """The addresses that are listened on, as sockets give them; empty when not started."""
+        return [] if self._listener is None else self._listener.addresses
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on.
+
+        Raises:
+            InvalidState: not started, or not on TCP.
+        """
+        for address in self.addresses:
+            if isinstance(address, tuple):
+                return int(address[1])
+        raise InvalidState("the server listens on no TCP port")
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The open connections, as a list of its own."""
+        return [each for each in self.manager.pool.connections() if isinstance(each, Connection)]
+
+    def statistics(self) -> StatisticsSnapshot:
+        """Return all numbers as they are now. Any thread."""
+        return self.manager.statistics()
+
+    # --- messages ---------------------------------------------------------------------------
+
+    def broadcast(self, message: Payload, to: Iterable[Connection] | None = None) -> None:
+        """Send one message to many; it is encoded once. Any thread.
+
+        Args:
+            message: see ``Connection.send``.
+            to: whom; by default all connections that are open when the broadcast begins.
+
+        Raises:
+            TypeError, ValueError: see ``Connection.send``.
+        """
+        buffers = self._writer.encode(*encode_message(message))
+        receivers = None if to is None else list(to)
+        if not self.reactor.is_own_thread():
+            self.reactor.call_soon_threadsafe(self._broadcast, buffers, receivers)
+        else:
+            self._broadcast(buffers, receivers)
+
+    def _broadcast(self, buffers: tuple[bytes, ...], to: list[Connection] | None) -> None:
+        for connection in self.connections if to is None else to:
+            connection.send_encoded(buffers)
+
+    # --- for the opening handshake ----------------------------------------------------------
+
+    def find_class(self, path: str) -> type[Connection] | None:
+        """Return the class that serves a path, None where nothing does."""
+        return self._class if self._routes is None else self._routes.get(path)
+
+    def authenticate(self, request: Request) -> str | None:
+        """Return the user's id, or None for nobody in particular.
+
+        Raises:
+            HandshakeError: the user may not connect.
+            TypeError: the application's hook returned something else.
+        """
+        if self._authenticate is None:
+            return None
+        user_id = self._authenticate(request)
+        if user_id is not None and not isinstance(user_id, str):
+            raise TypeError(f"authenticate() returned {type(user_id).__name__}, not str or None")
+        return user_id
+
+    def answer_http(self, request: Request) -> HTTPResponse:
+        """Return the answer to a plain request."""
+        response = None
+        if self._on_http_request is not None:
+            response = self._on_http_request(request)
+        return _NOT_FOUND if response is None else response
+
+    def connection_ended(self, connection: Lifecycle) -> None:
+        """Let go of a connection that is over; called by the connection."""
+        assert connection.cause is not None
+        self.manager.closed(connection, connection.cause)
+        self.check_drained()
+
+    def check_drained(self) -> None:
+        """Finish a shutdown when the last stream is gone."""
+        if self._is_shutting_down and not self.manager.pool.admitted:
+            self._is_shutting_down = False
+            self._grace_timer.cancel()
+            done, self._on_drained = self._on_drained, []
+            for callback in done:
+                callback()
+
+    def hint(self, text: str) -> None:
+        """Log a hint for the operator, at most one in five seconds."""
+        if self._hints.take(self.reactor.time):
+            logger.info(text)
+
+    # --- details ----------------------------------------------------------------------------
+
+    def _new_handshake(self) -> ServerHandshake:
+        return ServerHandshake(self)
+
+    def _open_sockets(self) -> list[socket.socket]:
+        if self._sockets is not None:
+            sockets = list(self._sockets)
+            for sock in sockets:
+                sock.setblocking(False)
+            return sockets
+        if self._unix_path is not None:
+            return [open_unix_socket(self._unix_path)]
+        return open_tcp_sockets(self._host, self._port, reuse_port=self._reuse_port)
+
+    def _shut_down(
+        self,
+        code: int,
+        reason: str,
+        grace: float | None,
+        on_done: Callable[[], object] | None,
+    ) -> None:
+        if on_done is not None:
+            self._on_drained.append(on_done)
+        if self._is_shutting_down:
+            return
+        self._is_shutting_down = True
+        self._stop_listening()
+        seconds = self.limits.shutdown_grace if grace is None else grace
+        self._grace_timer = self.reactor.call_later(seconds, self._abort_all)
+        for handshake in list(self.handshakes):
+            handshake.refuse(HandshakeError(503, reason, (("Retry-After", "5"),)))
+        for connection in self.connections:
+            connection.end(Cause.SHUTDOWN, code, reason)
+        self.reactor.call_soon(self.check_drained)
+
+    def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+
+    def _abort_all(self) -> None:
+        for handshake in list(self.handshakes):
+            handshake.abort()
+        for connection in self.connections:
+            connection.abort()
+
+    @contextmanager
+    def _signals_handled(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM begin the shutdown; nothing outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.reactor.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.reactor.remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        if self._is_shutting_down:
+            logger.info("second signal: closing at once")
+            self._abort_all()
+            self.reactor.stop()
+        else:
+            logger.info("shutting down")
+            self.shutdown()
+
+
+def _as_class(handler: AnyHandler) -> type[Connection]:
+    """Return a connection class for a class or a function."""
+    if isinstance(handler, type):
+        if issubclass(handler, Connection):
+            return handler
+        raise TypeError(f"{handler.__name__} is no subclass of websocket.Connection")
+    if callable(handler):
+        return handler_class(handler)
+    raise TypeError(f"a handler is a Connection subclass or a function, not {handler!r}")

@@ -1,0 +1,233 @@
+"""One accepted stream from accept to 101, or to a refusal: the server's opening handshake.
+
+    accepted ── admitted? ── head complete? ── plain HTTP? ── answer, close
+                  │no           │no, in time      │no
+                  ▼             ▼                 ▼
+                503, 429      408               route, judge, authenticate, session
+                                                  │
+                                                  ├── refused: 400 401 403 404 405 426 500 503
+                                                  └── 101, and a Connection takes over
+
+Every refusal is one complete response with ``Connection: close``; what follows in the stream
+is discarded, never parsed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reactor import Protocol, Timer, Transport
+from websocket.connection import Connection
+from websocket.errors import HandshakeError
+from websocket.handshake import Upgrade, accept_response, is_upgrade, refusal
+from websocket.http11 import HeadReader, Request, TlsClientHello, build_response, parse_request
+from websocket.pool import Slot
+from websocket.session import Session
+
+if TYPE_CHECKING:
+    from websocket.server import Server
+
+logger = logging.getLogger("websocket")
+
+SESSION_NAME = "session"
+# Ours have 43 characters; what is much longer is no mistake.
+_MAX_SESSION_ID = 128
+_HTTP = "http"
+
+
+class HTTPResponse(NamedTuple):
+    """Hold the answer to a plain HTTP request; see ``Server``.
+
+    Attributes:
+        body: the content; str is sent as UTF-8.
+        status: 200 to 599.
+        headers: further fields; Content-Length and Connection are added.
+    """
+
+    body: bytes | str = b""
+    status: int = 200
+    headers: Sequence[tuple[str, str]] = (("Content-Type", "text/plain; charset=utf-8"),)
+
+
+class ServerHandshake(Protocol):
+    """Read one request and answer it."""
+
+    __slots__ = ("_head_reader", "_host", "_outcome", "_server", "_slot", "_timer", "_transport")
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._head_reader = HeadReader(server.limits)
+        self._host = ""
+        self._slot: Slot | None = None
+        self._timer: Timer | None = None
+        self._transport: Transport | None = None
+        self._outcome: str | None = None
+
+    # --- called by the transport ------------------------------------------------------------
+
+    def connection_made(self, transport: Transport) -> None:
+        """Ask for a slot and start the deadline."""
+        server = self._server
+        self._transport = transport
+        self._host = host_of(transport.get_extra_info("peername"))
+        self._timer = server.reactor.call_later(server.limits.handshake_timeout, self._time_out)
+        server.handshakes.add(self)
+        try:
+            self._slot = server.manager.admit(self._host)
+        except HandshakeError as error:
+            self.refuse(error)
+
+    def data_received(self, data: memoryview) -> None:
+        """Read the head; answer once it is complete."""
+        if self._outcome is not None:
+            return
+        request = None
+        try:
+            head = self._head_reader.feed(data)
+            if head is not None:
+                request = parse_request(head)
+                self._answer(request)
+        except TlsClientHello:
+            self._server.hint("a client speaks TLS to a port without it: is it a wss:// URL?")
+            self._outcome = "tls"
+            self.abort()
+        except HandshakeError as error:
+            self.refuse(error, request)
+        except Exception:
+            logger.exception("answering %r raised", request)
+            self.refuse(HandshakeError(500, "internal error"), request)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Free the slot; the stream never became a connection."""
+        self._outcome = self._outcome or "eof"
+        self._leave()
+        if self._slot is not None and self._outcome == _HTTP:
+            self._server.manager.http_answered(self._slot)
+        elif self._slot is not None:
+            self._server.manager.handshake_failed(self._slot, self._outcome)
+        self._server.check_drained()
+
+    # --- outcomes ---------------------------------------------------------------------------
+
+    def refuse(self, error: HandshakeError, request: Request | None = None) -> None:
+        """Answer with a refusal and close, so that the client can read it. Idempotent."""
+        if self._outcome is not None:
+            return
+        self._outcome = str(error.status)
+        logger.info("%s: refused with %d: %s", self._host, error.status, error.message)
+        self._finish(refusal(error, request))
+
+    def abort(self) -> None:
+        """Drop the stream without an answer."""
+        assert self._transport is not None
+        self._transport.abort()
+
+    def _finish(self, response: bytes) -> None:
+        assert self._transport is not None
+        assert self._timer is not None
+        self._timer.cancel()
+        self._transport.write(response)
+        limits = self._server.limits
+        self._transport.linger(limits.linger_timeout, limits.linger_size)
+
+    def _time_out(self) -> None:
+        self.refuse(HandshakeError(408, "the request took too long"))
+
+    def _leave(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.handshakes.discard(self)
+
+    # --- answering --------------------------------------------------------------------------
+
+    def _answer(self, request: Request) -> None:
+        if is_upgrade(request):
+            self._upgrade(request)
+        else:
+            self._serve_http(request)
+
+    def _serve_http(self, request: Request) -> None:
+        server = self._server
+        server.upgrader.judge_host(request)
+        response = server.answer_http(request)
+        body = response.body
+        if isinstance(body, str):
+            body = body.encode()
+        encoded = build_response(
+            response.status,
+            response.headers,
+            body,
+            http_version=request.http_version,
+            is_head=request.method == "HEAD",
+        )
+        self._outcome = _HTTP
+        self._finish(encoded)
+
+    def _upgrade(self, request: Request) -> None:
+        server = self._server
+        connection_class = server.find_class(request.path)
+        upgrade = server.upgrader.judge(
+            request,
+            subprotocols=connection_class.subprotocols if connection_class else None,
+        )
+        if connection_class is None:
+            raise HandshakeError(404, f"no WebSocket is served at {request.path}")
+        user_id = server.authenticate(request)
+        session, headers = self._open_session(request, user_id)
+        connection = connection_class(
+            server.reactor,
+            server.limits,
+            statistics=server.manager.counters,
+            on_end=server.connection_ended,
+        )
+        self._hand_over(connection, request, upgrade, session, headers)
+
+    def _open_session(
+        self, request: Request, user_id: str | None
+    ) -> tuple[Session, list[tuple[str, str]]]:
+        """Return the client's session, and the cookie for one that is new."""
+        wanted = _wanted_session(request)
+        session, is_resumed = self._server.manager.open_session(wanted, user_id, self._host)
+        if is_resumed:
+            return session, []
+        # Strict: another site's page must not reach the session through a visitor's browser.
+        cookie = f"{SESSION_NAME}={session.id}; Path=/; HttpOnly; SameSite=Strict"
+        return session, [("Set-Cookie", cookie)]
+
+    def _hand_over(
+        self,
+        connection: Connection,
+        request: Request,
+        upgrade: Upgrade,
+        session: Session,
+        headers: list[tuple[str, str]],
+    ) -> None:
+        """Answer 101 and let the connection take over, with what came after the head."""
+        assert self._transport is not None
+        assert self._slot is not None
+        self._outcome = "101"
+        self._leave()
+        self._transport.write(accept_response(upgrade, headers))
+        connection.session = session
+        connection.session_id = session.id
+        self._server.manager.opened(connection, self._slot)
+        connection.open(self._transport, request, upgrade.subprotocol)
+        if self._head_reader.leftover:
+            connection.data_received(memoryview(self._head_reader.leftover))
+
+
+def host_of(peername: Any) -> str:
+    """Return the host of a socket address; ``""`` for a Unix socket's."""
+    return str(peername[0]) if isinstance(peername, tuple) else ""
+
+
+def _wanted_session(request: Request) -> str | None:
+    """Return the id of the session that the client asks for: cookie first, then query."""
+    wanted = request.cookies.get(SESSION_NAME)
+    if wanted is None:
+        wanted = request.query_parameters.get(SESSION_NAME, [None])[0]
+    if wanted is not None and len(wanted) > _MAX_SESSION_ID:
+        raise HandshakeError(400, "the session id is too long")
+    return wanted
