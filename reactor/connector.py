@@ -1,7 +1,7 @@
-"""Opening connections without blocking: names are looked up in a thread, addresses are tried
-one after the other, and one deadline covers everything.
+"""Opening connections without blocking.
 
-Each address gets an equal share of the time that is left, so that a first address which
+Names are looked up in a thread, addresses are tried one after the other, and one deadline
+covers everything. Each address gets an equal share of the time that is left, so that a first address which
 swallows packets does not use up the time of a second one that would answer.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from reactor.errors import ConnectFailed
+from reactor.errors import ConnectFailed, ReactorClosed
 from reactor.event_handler import WRITE, EventHandler
 from reactor.protocol import Protocol
 from reactor.transport import Transport
@@ -92,27 +92,31 @@ class Connector:
         self._try_next()
 
     def _try_next(self) -> None:
-        if self._is_done:
-            return
-        if not self._addresses:
+        while self._addresses and not self._is_done:
+            left = self._deadline.due - self._reactor.time
+            share = left / len(self._addresses)
+            family, address = self._addresses.popleft()
+            try:
+                self._attempt = _Attempt(self, family, address)
+                self._attempt.start(self._reactor, share)
+                return
+            except OSError as error:
+                self._note_failure(error, address)
+            except ReactorClosed:
+                self.cancel()
+        if not self._is_done:
             self._fail(f"cannot connect to {_name(self._target)}: {self._last_error()}")
-            return
-        left = self._deadline.due - self._reactor.time
-        share = left / len(self._addresses)
-        family, address = self._addresses.popleft()
-        try:
-            self._attempt = _Attempt(self, family, address)
-            self._attempt.start(self._reactor, share)
-        except OSError as error:
-            self.attempt_failed(error, address)
 
     def attempt_failed(self, error: OSError, address: Address) -> None:
         """Note why one address failed, and go on with the next."""
+        self._note_failure(error, address)
+        self._try_next()
+
+    def _note_failure(self, error: OSError, address: Address) -> None:
         if self._attempt is not None:
             self._attempt.close()
             self._attempt = None
         self._causes.append((address, error))
-        self._try_next()
 
     def attempt_succeeded(self, sock: socket.socket, address: Address) -> None:
         """Hand the connected socket over to a transport."""
@@ -170,7 +174,7 @@ class _Attempt(EventHandler):
         self._connector.attempt_succeeded(self._sock, self._address)
 
     def on_failure(self, error: Exception) -> None:
-        """Do nothing: what raised was the protocol, and its transport is aborted by now."""
+        """Do nothing: what raised was ``on_failed``, when everything was closed already."""
 
     def abort(self) -> None:
         self._connector.cancel()
@@ -188,7 +192,11 @@ class _Attempt(EventHandler):
 
 def _look_up(host: str, port: int) -> list[tuple[int, Address]]:
     """Return the addresses of a host. Blocks: for the executor."""
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (UnicodeError, OverflowError) as error:
+        # A label longer than 63 octets, a port beyond all bounds: it names nothing.
+        raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
     return list(dict.fromkeys((int(info[0]), info[4]) for info in infos))
 
 

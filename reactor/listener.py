@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from reactor.event_handler import READ, EventHandler
@@ -60,7 +61,7 @@ class Listener:
         self._accept_batch = accept_batch
         self._pause = pause
         self._reserve: int | None = None
-        self._last_report = -_REPORT_INTERVAL
+        self._last_report = -inf
         self._open_reserve()
         self._acceptors = [_Acceptor(self, sock) for sock in sockets]
         for acceptor in self._acceptors:
@@ -82,7 +83,10 @@ class Listener:
 
     def accept(self, acceptor: _Acceptor) -> None:
         """Accept what waits on one socket, up to a batch."""
+        failures = 0
         for _ in range(self._accept_batch):
+            if acceptor.fd < 0:
+                return  # closed by the protocol of the last one
             try:
                 sock, peername = acceptor.sock.accept()
             except (BlockingIOError, InterruptedError):
@@ -93,24 +97,27 @@ class Listener:
                     return
                 # ECONNABORTED, EPERM and the like concern this one connection only.
                 logger.debug("accept: %s", error)
+                failures += 1
                 continue
             self._welcome(sock, peername)
+        if failures == self._accept_batch:
+            self._rest(acceptor)
 
     def _welcome(self, sock: socket.socket, peername: Any) -> None:
-        try:
-            sock.setblocking(False)
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # reset already: the first read will say so
                 # Writes are gathered here already; Nagle's algorithm would only add delay.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport = Transport(self._reactor, sock, self._protocol_factory(), peername)
-        except OSError as error:
-            logger.debug("the accepted connection is gone already: %s", error)
+        try:
+            protocol = self._protocol_factory()
+        except BaseException as error:
             sock.close()
-        except Exception:
+            if not isinstance(error, Exception):
+                raise
             logger.exception("making a protocol for %r raised", peername)
-            sock.close()
-        else:
-            transport.start()
+            return
+        Transport(self._reactor, sock, protocol, peername).start()
 
     # --- exhaustion -------------------------------------------------------------------------
 
@@ -122,8 +129,17 @@ class Listener:
             for _ in range(self._accept_batch):
                 acceptor.sock.accept()[0].close()
         self._open_reserve()
+        self._rest(acceptor)
+
+    def _rest(self, acceptor: _Acceptor) -> None:
+        """Accept nothing for a while: the socket stays readable, and trying again would spin."""
         self._reactor.set_interest(acceptor, 0)
-        self._reactor.call_later(self._pause, acceptor.resume)
+        self._reactor.call_later(self._pause, self._resume, acceptor)
+
+    def _resume(self, acceptor: _Acceptor) -> None:
+        if acceptor.fd >= 0:
+            self._open_reserve()
+            self._reactor.set_interest(acceptor, READ)
 
     def _report(self, error: OSError) -> None:
         now = self._reactor.time
@@ -137,8 +153,9 @@ class Listener:
             )
 
     def _open_reserve(self) -> None:
-        with contextlib.suppress(OSError):
-            self._reserve = os.open(os.devnull, os.O_RDONLY)
+        if self._reserve is None:
+            with contextlib.suppress(OSError):  # _resume tries again
+                self._reserve = os.open(os.devnull, os.O_RDONLY)
 
     def _close_reserve(self) -> None:
         if self._reserve is not None:
@@ -161,10 +178,6 @@ class _Acceptor(EventHandler):
 
     def on_failure(self, error: Exception) -> None:
         """Go on: the error is logged, and the socket is none the worse for it."""
-
-    def resume(self) -> None:
-        if self.fd >= 0:
-            self._listener._reactor.set_interest(self, READ)
 
     def abort(self) -> None:
         self._listener.close()

@@ -86,6 +86,7 @@ class Reactor:
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._handed_over: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._unflushed: deque[Flushable] = deque()
+        self._handlers: dict[int, EventHandler] = {}
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
         self._thread_id = threading.get_ident()
         self._is_in_turn = False
@@ -109,6 +110,7 @@ class Reactor:
             ReactorRunning: called from a callback of the loop.
             ReactorClosed: the reactor is closed.
         """
+        self._check_idle()
         with wake_on_signals(self._wakeup.sender_fileno()), orderly_interrupt(self._stop_and_wake):
             try:
                 while not self._is_stopping:
@@ -127,9 +129,11 @@ class Reactor:
             ReactorRunning: called from a callback of the loop.
             ReactorClosed: the reactor is closed.
         """
-        self._enter_turn()
+        self._check_idle()
+        self._is_in_turn = True
+        self._thread_id = threading.get_ident()
         try:
-            events = self._selector.select(self._patience(timeout))
+            events = self._select(timeout)
             self.time = self._clock()
             for key, mask in events:
                 handler = key.data
@@ -173,7 +177,8 @@ class Reactor:
         """Abort what is still open and release every resource. Idempotent.
 
         Transports still open are aborted (their protocols get ``connection_lost``), listeners
-        closed, signal handlers restored. Work running in the executor is waited for.
+        closed, signal handlers restored. Callbacks that are ready run a last time; timers do
+        not. Work in the executor is waited for, but not reported any more.
 
         Raises:
             ReactorRunning: called from a callback of the loop; call ``stop`` there.
@@ -182,18 +187,18 @@ class Reactor:
             return
         if self._is_in_turn:
             raise ReactorRunning("close() called from a callback: call stop() there instead")
-        self._signals.remove_all()
-        if self._executor is not None:
-            self._executor.shutdown(wait=True)
-        for key in list(self._selector.get_map().values()):
-            if key.data is not self._wakeup:
-                key.data.abort()
-        while self._ready:
-            self._run_ready()
         self._is_closed = True
-        self.unwatch(self._wakeup)
-        self._wakeup.abort()
-        self._selector.close()
+        self._thread_id = threading.get_ident()
+        try:
+            self._signals.remove_all()
+            for handler in self._guests():
+                self._call(handler.abort, ())
+            self._run_ready()
+        finally:
+            if self._executor is not None:
+                self._executor.shutdown(wait=True)
+            self._wakeup.abort()
+            self._selector.close()
 
     def __enter__(self) -> Reactor:
         return self
@@ -236,8 +241,7 @@ class Reactor:
         Raises:
             ReactorClosed: nobody would run the callback any more.
         """
-        if self._is_closed:
-            raise ReactorClosed("the reactor is closed")
+        self._check_open()
         self._handed_over.append((callback, args))
         self._wakeup.wake()
 
@@ -260,7 +264,11 @@ class Reactor:
 
         Returns:
             The future. Do not wait for its result in the reactor's thread.
+
+        Raises:
+            ReactorClosed: the reactor is closed.
         """
+        self._check_open()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(thread_name_prefix="reactor")
         future = self._executor.submit(function, *args)
@@ -274,7 +282,9 @@ class Reactor:
         Raises:
             ValueError: not in the main thread, or no such signal.
             OSError: the system does not let this signal be handled.
+            ReactorClosed: the reactor is closed.
         """
+        self._check_open()
         self._signals.add(number, callback, *args)
 
     def remove_signal_handler(self, number: int) -> bool:
@@ -290,9 +300,15 @@ class Reactor:
             handler: not watched so far.
             fd: a non-blocking descriptor, watched by no other handler.
             interest: ``READ``, ``WRITE`` or both; 0 to begin with none.
+
+        Raises:
+            OSError: the system's limit on watched descriptors is reached.
+            ReactorClosed: the reactor is closed.
         """
+        self._check_open()
         if interest:
             self._selector.register(fd, interest, handler)
+        self._handlers[fd] = handler
         handler.fd = fd
         handler.interest = interest
 
@@ -311,6 +327,7 @@ class Reactor:
     def unwatch(self, handler: EventHandler) -> None:
         """Forget a handler; to be called before its descriptor is closed. Idempotent."""
         self.set_interest(handler, 0)
+        self._handlers.pop(handler.fd, None)
         handler.fd = -1
 
     def flush_soon(self, flushable: Flushable) -> None:
@@ -319,13 +336,31 @@ class Reactor:
 
     # --- the parts of a turn ----------------------------------------------------------------
 
-    def _enter_turn(self) -> None:
+    def _check_open(self) -> None:
         if self._is_closed:
             raise ReactorClosed("the reactor is closed")
+
+    def _check_idle(self) -> None:
+        self._check_open()
         if self._is_in_turn:
             raise ReactorRunning("run() or run_once() called from a callback of the loop")
-        self._is_in_turn = True
-        self._thread_id = threading.get_ident()
+
+    def _guests(self) -> list[EventHandler]:
+        """Return what is watched, in the order of ``watch``, but for the wake-up."""
+        return [handler for handler in self._handlers.values() if handler is not self._wakeup]
+
+    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        try:
+            return self._selector.select(self._patience(timeout))
+        except ValueError as error:
+            # select() takes no descriptor above 1,023, on Windows no more than 512. That is the
+            # fault of the one that came last, and no reason to end the loop.
+            guests = self._guests()
+            if not guests:
+                raise
+            logger.error("%s: closing %s; use another selector", error, _name(guests[-1]))
+            self._call(guests[-1].abort, ())
+            return []
 
     def _patience(self, timeout: float | None) -> float | None:
         """Return how long the selector may wait."""
@@ -339,7 +374,7 @@ class Reactor:
 
     def _run_ready(self) -> None:
         """Run the callbacks that are ready now; those that they add wait for the next turn."""
-        while self._handed_over:
+        for _ in range(len(self._handed_over)):
             self._ready.append(self._handed_over.popleft())
         for _ in range(len(self._ready)):
             self._call(*self._ready.popleft())
@@ -379,4 +414,8 @@ class Reactor:
 
 def _name(thing: object) -> str:
     """Return a readable name for a callback or a handler."""
-    return getattr(thing, "__qualname__", None) or repr(thing)
+    try:
+        return getattr(thing, "__qualname__", None) or repr(thing)
+    except Exception:
+        # What raised once may raise here again, and a log entry must not end the loop.
+        return object.__repr__(thing)

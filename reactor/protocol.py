@@ -7,7 +7,8 @@ The names and the order of calls are those of ``asyncio.Protocol``::
 
 One thing differs: ``data_received`` is handed a view of the reactor's one receive buffer
 instead of a copy. The view is released when the method returns, so that code which keeps it
-gets a clear ``ValueError`` later, never somebody else's bytes.
+gets a clear ``ValueError`` later, never somebody else's bytes. (Slices of it are views of their
+own, which nobody can release: they must not be kept either.)
 
 Not for: messages. ``websocket.Connection`` is the class to subclass for those.
 """
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Protocol:
     """Receive the events of one stream; subclass it and override what you need.
 
-    Every method is called in the reactor's thread and never re-entrantly for one stream.
+    Every method is called in the reactor's thread and never re-entrantly for one stream; but
+    ``pause_writing`` is called from within the ``write`` that was one too many.
     A method that raises ends its own stream (logged with traceback, then
     ``connection_lost`` with that exception) and nothing else.
     """
@@ -38,7 +40,7 @@ class Protocol:
 
         Args:
             data: the bytes that arrived, at least one. Valid until the method returns:
-                copy what you keep (``bytes(data)``, or ``buffer += data``).
+                copy what you keep (``bytes(data)``, or ``buffer += data``), slices too.
         """
 
     def eof_received(self) -> bool | None:

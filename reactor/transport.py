@@ -59,6 +59,7 @@ class Transport(EventHandler):
         "_buffered",
         "_buffers",
         "_eof_is_pending",
+        "_has_eof",
         "_high",
         "_is_blocked",
         "_is_closing",
@@ -84,14 +85,24 @@ class Transport(EventHandler):
         self._high = HIGH_WATERMARK
         self._low = HIGH_WATERMARK // 4
         self._is_reading = True
+        self._has_eof = False
         self._is_blocked = False
         self._is_pausing = False
         self._is_closing = False
         self._eof_is_pending = False
 
     def start(self) -> None:
-        """Watch the socket and call ``connection_made``; if that raises, the transport ends."""
-        self._reactor.watch(self, self._socket.fileno(), READ)
+        """Watch the socket and call ``connection_made``; if that raises, the transport ends.
+
+        Raises:
+            OSError: the socket cannot be watched; it is closed then, and no callback comes.
+            ReactorClosed: the reactor is closed; the same holds.
+        """
+        try:
+            self._reactor.watch(self, self._socket.fileno(), READ)
+        except BaseException:
+            self._socket.close()
+            raise
         try:
             self._protocol.connection_made(self)
         except Exception as error:
@@ -135,7 +146,7 @@ class Transport(EventHandler):
 
     def is_reading(self) -> bool:
         """Tell whether input is read."""
-        return self._is_reading and not self._is_closing
+        return self._is_reading and not self._has_eof and not self._is_closing
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -145,7 +156,7 @@ class Transport(EventHandler):
         self._update_interest()
 
     def resume_reading(self) -> None:
-        """Read input again."""
+        """Read input again; no effect after the peer's end of stream."""
         self._is_reading = True
         self._update_interest()
 
@@ -169,12 +180,14 @@ class Transport(EventHandler):
             self._read_eof()
             return
         data = buffer[:count]
-        self._protocol.data_received(data)
-        # A view that somebody kept is dead from here on: better than silently other bytes.
-        data.release()
+        try:
+            self._protocol.data_received(data)
+        finally:
+            # A view that somebody kept is dead from here on: better than silently other bytes.
+            data.release()
 
     def _read_eof(self) -> None:
-        self._is_reading = False
+        self._has_eof = True
         self._update_interest()
         if not self._protocol.eof_received():
             self.close()
@@ -257,7 +270,12 @@ class Transport(EventHandler):
             self.flush()
         if self._buffered > self._high and not self._is_pausing and not self._is_closing:
             self._is_pausing = True
-            self._protocol.pause_writing()
+            try:
+                self._protocol.pause_writing()
+            except Exception as error:
+                # Whoever writes here may be another stream's callback, which must not pay for it.
+                logger.exception("pause_writing of %r raised", self._protocol)
+                self._shut(error)
 
     def _send(self) -> int:
         buffers = self._buffers
@@ -326,6 +344,9 @@ class Transport(EventHandler):
         """
         if self._is_closing or isinstance(self._protocol, _Discarder):
             return
+        if self._has_eof:
+            self.close()  # there is no input left that could cause a reset
+            return
         timer = self._reactor.call_later(timeout, self.abort)
         self._protocol = _Discarder(self, self._protocol, max_size, timer)
         self.write_eof()
@@ -355,7 +376,7 @@ class Transport(EventHandler):
     def _update_interest(self) -> None:
         if self.fd < 0:
             return
-        interest = READ if self._is_reading and not self._is_closing else 0
+        interest = READ if self.is_reading() else 0
         if self._is_blocked:
             interest |= WRITE
         self._reactor.set_interest(self, interest)

@@ -47,14 +47,15 @@ class Wakeup(EventHandler):
 
     def on_ready(self, mask: int) -> None:
         """Take the bytes off the descriptor."""
-        # The flag goes down before the reactor looks at its queue. A thread that still saw it
-        # up had put its work into the queue before, so nothing is left behind unseen.
-        self._is_woken = False
         try:
             while len(self._receiver.recv(4096)) == 4096:
                 pass
         except (BlockingIOError, InterruptedError):
             pass
+        # The flag goes down after the bytes are taken, or the byte of a thread that came between
+        # would be lost while its flag stays up, and before the reactor looks at its queue: a
+        # thread that still saw the flag up had put its work into the queue before.
+        self._is_woken = False
 
     def on_failure(self, error: Exception) -> None:
         """Do nothing: the next wake-up tries again."""

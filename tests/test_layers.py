@@ -37,8 +37,8 @@ REACTOR_ROWS = (
 WEBSOCKET_ROWS = (
     Row("opcodes causes errors limits", is_joined=True),
     Row("frame http11 message masking headers origin key address ratelimit statistics deadlines"),
-    Row("frame_reader frame_writer assembler deflate handshake handshake_client"),
-    Row("endpoint* callbacks* connection* message_connection*", is_joined=True),
+    Row("frame_reader frame_writer assembler deflate head_reader handshake handshake_client"),
+    Row("lifecycle* endpoint* callbacks* connection* message_connection*", is_joined=True),
     Row("manager pool session", is_joined=True),
     Row("server* client* upgrade* testing*", is_joined=True),
     Row("__init__ __main__* cli*", is_joined=True),

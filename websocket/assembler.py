@@ -24,6 +24,8 @@ from websocket.masking import Bytes
 from websocket.opcodes import Opcode
 
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+# RFC 3629, 3: what would encode U+D800 to U+DFFF is not UTF-8.
+_SURROGATES_BEGIN, _SURROGATES_END = b"\xed\xa0", b"\xee"
 
 Message = Union[str, bytes]
 
@@ -112,7 +114,7 @@ class Assembler:
             self._check_text(b"", is_final=True)
         self.discard()
         if is_text:
-            return Opcode.TEXT, str(buffer, "utf-8")
+            return Opcode.TEXT, buffer.decode()
         return Opcode.BINARY, bytes(buffer)
 
     def discard(self) -> None:
@@ -122,11 +124,15 @@ class Assembler:
         self._decoder = None
 
     def _check_text(self, piece: Bytes, *, is_final: bool) -> None:
-        assert self._decoder is not None
+        decoder = self._decoder
+        assert decoder is not None
         try:
-            self._decoder.decode(bytes(piece), is_final)
+            decoder.decode(bytes(piece), is_final)
         except UnicodeDecodeError:
             raise invalid_text() from None
+        # Python's decoder awaits the third octet of a surrogate; the second one tells.
+        if _SURROGATES_BEGIN <= decoder.getstate()[0] < _SURROGATES_END:
+            raise invalid_text()
 
 
 def invalid_text() -> InvalidPayload:

@@ -3,7 +3,8 @@
     on_open ── on_message* on_ping* on_pong* on_writable* ── on_error? ── on_close
 
 Each runs in the reactor's thread. One that raises costs its own connection: the traceback is
-logged, ``on_error`` is called with the exception, and the peer gets close code 1011.
+logged, the peer gets close code 1011, and ``on_error`` is called with the exception. Where the
+connection is about to end anyway, what a method raises is logged and nothing else.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ class Callbacks(Protocol):
         """
 
     def on_error(self, error: Exception) -> None:
-        """Handle what is about to end the connection out of order; ``on_close`` follows.
+        """Handle what ends the connection out of order; ``on_close`` follows.
 
-        On a client whose connection never opened ``on_close`` does not follow.
+        Called at most once, and only when it ended an open connection or kept a client from
+        opening one; in that case ``on_close`` does not follow. Nothing can be sent any more.
 
         Args:
             error: a ``ProtocolError`` of the peer, an ``OSError`` of the stream, the exception

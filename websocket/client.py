@@ -17,9 +17,10 @@ from websocket.causes import Cause
 from websocket.connection import Connection
 from websocket.errors import HandshakeError
 from websocket.handshake_client import build_request, judge_response, parse_url
-from websocket.http11 import HeadReader, Response, parse_response
+from websocket.head_reader import HeadReader
+from websocket.http11 import Response, parse_response
 from websocket.key import new_key
-from websocket.lifecycle import Lifecycle, State
+from websocket.lifecycle import Lifecycle
 from websocket.limits import Limits
 from websocket.upgrade import SESSION_NAME
 
@@ -153,7 +154,7 @@ class ClientHandshake(Protocol):
         self._timer.cancel()
         self._connection.session_id = _session_of(response) or self._connection.session_id
         self._connection.open(transport, subprotocol=subprotocol)
-        if self._head_reader.leftover and self._connection.state is not State.CLOSED:
+        if self._head_reader.leftover:
             self._connection.data_received(memoryview(self._head_reader.leftover))
 
     def _refuse(self, error: Exception, cause: Cause = Cause.HANDSHAKE_FAILED) -> None:
@@ -163,7 +164,10 @@ class ClientHandshake(Protocol):
         self._refuse(error, Cause.CONNECT_FAILED)
 
     def _time_out(self) -> None:
-        self._refuse(HandshakeError(0, "the handshake took too long"))
+        if self._transport is None:
+            self._unreachable(ConnectFailed("cannot connect within the time for the handshake"))
+        else:
+            self._refuse(HandshakeError(0, "the handshake took too long"))
 
 
 def _session_of(response: Response) -> str | None:

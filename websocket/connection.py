@@ -12,8 +12,10 @@ Here is what may be called, and from where; ``callbacks.py`` has what may be ove
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+from reactor import ReactorClosed
 from websocket.causes import Cause
 from websocket.endpoint import Endpoint
 from websocket.errors import ConnectionClosed
@@ -49,6 +51,7 @@ class Connection(Endpoint):
         is_clean: the closing handshake completed.
         is_client: this end is the client.
         limits: the limits that it keeps.
+        reactor: what runs it; for timers of your own.
     """
 
     __slots__ = ()
@@ -85,12 +88,9 @@ class Connection(Endpoint):
             ValueError: text that UTF-8 cannot encode (a lone surrogate).
         """
         head, payload = encode_message(message)
-        if self._reactor.is_own_thread():
+        if self.reactor.is_own_thread():
             return self._send_frame(head, payload)
-        if self.state is not State.OPEN:
-            return False
-        self._reactor.call_soon_threadsafe(self._send_frame, head, payload)
-        return True
+        return self.state is State.OPEN and self._hand_over(self._send_frame, head, payload)
 
     def send_json(self, value: Any) -> bool:
         """Send a value as JSON text; see ``send``.
@@ -103,18 +103,22 @@ class Connection(Endpoint):
     def ping(self, payload: bytes = b"") -> bool:
         """Send a ping; ``on_pong`` and ``latency`` tell of the answer.
 
+        Args:
+            payload: at most 125 bytes, bytes-like; it is copied.
+
         Returns:
             False when the connection is not open.
 
         Raises:
+            TypeError: not bytes-like.
             ValueError: more than 125 bytes of payload.
         """
+        payload = memoryview(payload).tobytes()
         if len(payload) > MAX_CONTROL_PAYLOAD:
             raise ValueError(f"a ping carries at most {MAX_CONTROL_PAYLOAD} bytes")
-        if not self._reactor.is_own_thread():
-            self._reactor.call_soon_threadsafe(self._ping, bytes(payload))
-            return self.state is State.OPEN
-        return self._ping(bytes(payload))
+        if self.reactor.is_own_thread():
+            return self._ping(payload)
+        return self.state is State.OPEN and self._hand_over(self._ping, payload)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Start the closing handshake; no message is sent or handled after it. Idempotent.
@@ -129,18 +133,24 @@ class Connection(Endpoint):
             ValueError: a code that must not be sent, or too long a reason.
         """
         build_close(code, reason)
-        if not self._reactor.is_own_thread():
-            self._reactor.call_soon_threadsafe(self.end, Cause.CLOSED_BY_US, code, reason)
-            return
-        self.end(Cause.CLOSED_BY_US, code, reason)
+        if self.reactor.is_own_thread():
+            self.end(Cause.CLOSED_BY_US, code, reason)
+        else:
+            self._hand_over(self.end, Cause.CLOSED_BY_US, code, reason)
 
     def abort(self) -> None:
         """Drop the connection at once, without a closing handshake. Idempotent."""
-        if not self._reactor.is_own_thread():
-            self._reactor.call_soon_threadsafe(self.abort)
-            return
-        self._set_cause(Cause.ABORTED)
-        if self._transport is None:
-            self.end(Cause.ABORTED, None, "")
+        if not self.reactor.is_own_thread():
+            self._hand_over(self.abort)
+        elif self._transport is not None:
+            self._drop(Cause.ABORTED)
         else:
-            self._transport.abort()
+            self.end(Cause.ABORTED, None, "")
+
+    def _hand_over(self, method: Callable[..., object], *args: object) -> bool:
+        """Have a method called in the reactor's thread; False when nobody is there to do it."""
+        try:
+            self.reactor.call_soon_threadsafe(method, *args)
+        except ReactorClosed:  # and with it all of its connections are
+            return False
+        return True

@@ -77,7 +77,9 @@ class Deadlines:
 
     def _next_ping(self) -> float | None:
         interval = self._limits.ping_interval
-        if interval is None or self.is_paused or self.pinged_at is not None or self.close_by:
+        if interval is None or self.is_paused:
+            return None
+        if self.pinged_at is not None or self.close_by is not None:
             return None
         return self.received_at + interval
 

@@ -37,6 +37,7 @@ class Endpoint(Lifecycle):
         "_control_bucket",
         "_held",
         "_is_paused",
+        "_is_queued",
         "_message_bucket",
         "_owed_pong",
         "_reader",
@@ -51,7 +52,9 @@ class Endpoint(Lifecycle):
             max_message_size=self.limits.max_message_size,
         )
         self._held: list[tuple[int, Any]] = []
+        # The application's wish; whether input is really read, the deadlines know.
         self._is_paused = False
+        self._is_queued = False
         self._begun = 0
         self._control_bucket: TokenBucket | None = None
         self._message_bucket: TokenBucket | None = None
@@ -62,7 +65,7 @@ class Endpoint(Lifecycle):
     def data_received(self, data: memoryview) -> None:
         """Read frames; called by the transport."""
         deadlines = self._deadlines
-        deadlines.received_at = self._reactor.time
+        deadlines.received_at = self.reactor.time
         deadlines.pinged_at = None
         self._statistics.bytes_in += len(data)
         self._held += self._reader.feed(data)
@@ -72,11 +75,11 @@ class Endpoint(Lifecycle):
 
     def _watch_message(self) -> None:
         """Keep the time at which the incomplete message began, if there is one."""
-        if not self._assembler.is_open:
+        if not self._assembler.is_open or self._deadlines.is_paused:
             self._deadlines.message_began_at = None
         elif self._begun != self._assembler.begun or self._deadlines.message_began_at is None:
             self._begun = self._assembler.begun
-            self._deadlines.message_began_at = self._reactor.time
+            self._deadlines.message_began_at = self.reactor.time
             self._arm()
 
     def _handle_held(self) -> None:
@@ -85,7 +88,7 @@ class Endpoint(Lifecycle):
         done = 0
         try:
             for opcode, payload in held:
-                if done == budget or self._is_paused or self._has_failed:
+                if done == budget or self._is_paused or self._is_deaf:
                     break
                 done += 1
                 if opcode <= Opcode.BINARY:
@@ -93,24 +96,38 @@ class Endpoint(Lifecycle):
                 else:
                     self._receive_control(opcode, payload)
         finally:
+            # Also when KeyboardInterrupt passes: nothing is handled twice, nothing forgotten.
             del held[:done]
-        transport = self._transport
-        if transport is None or self._is_paused or self._has_failed:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """See to what comes after that which was handled."""
+        if self._transport is None or self._is_paused or self._is_deaf:
             return
-        if held:
+        if self._held:
             # Others first: a peer that sends many small frames must not keep the loop.
-            transport.pause_reading()
-            self._reactor.call_soon(self._handle_held)
+            self._stop_reading()
+            self._handle_soon()
         elif self._reader.error is not None:
             self._fail(self._reader.error)
-        elif not transport.is_reading():
-            transport.resume_reading()
+        elif self._deadlines.is_paused:
+            self._read_again()
+
+    def _handle_soon(self) -> None:
+        # Once, however often it is asked for: each call brings a budget of its own.
+        if not self._is_queued:
+            self._is_queued = True
+            self.reactor.call_soon(self._handle_queued)
+
+    def _handle_queued(self) -> None:
+        self._is_queued = False
+        self._handle_held()
 
     def _receive_message(self, message: str | bytes) -> None:
         # RFC 6455, 5.5.1: after a close frame was sent, further data is of no interest.
         if self.state is not State.OPEN:
             return
-        now = self._reactor.time
+        now = self.reactor.time
         if self.limits.message_rate is not None and not self._message_is_allowed(now):
             self._fail(PolicyViolation("too many messages"))
             return
@@ -142,7 +159,7 @@ class Endpoint(Lifecycle):
         return self._message_bucket.take(now)
 
     def _control_is_allowed(self) -> bool:
-        limits, now = self.limits, self._reactor.time
+        limits, now = self.limits, self.reactor.time
         if limits.control_rate is None:
             return True
         if self._control_bucket is None:
@@ -163,7 +180,7 @@ class Endpoint(Lifecycle):
         if transport.get_write_buffer_size() >= self.limits.write_hard_mark:
             self.end(Cause.SLOW_CONSUMER, CloseCode.POLICY_VIOLATION, "too slow a consumer")
             return False
-        self._deadlines.message_at = self._reactor.time
+        self._deadlines.message_at = self.reactor.time
         self._statistics.messages_out += 1
         self._write(buffers)
         return True
@@ -180,7 +197,7 @@ class Endpoint(Lifecycle):
 
     def pause_writing(self) -> None:
         """Take note that the soft mark is crossed; called by the transport."""
-        self._deadlines.congested_at = self._reactor.time
+        self._deadlines.congested_at = self.reactor.time
         self._arm()
 
     def resume_writing(self) -> None:
@@ -199,20 +216,34 @@ class Endpoint(Lifecycle):
         """Handle and read no further messages until ``resume``; the peer will have to wait.
 
         While paused, neither pings nor the end of the peer's stream are noticed, and the
-        peer's silence is not held against it.
+        peer's silence is not held against it. No effect unless the connection is open; the
+        end of it ends the pause.
         """
-        self._is_paused = self._deadlines.is_paused = True
-        if self._transport is not None:
-            self._transport.pause_reading()
+        if self.state is State.OPEN:
+            self._is_paused = True
+            self._stop_reading()
 
     def resume(self) -> None:
         """Handle messages again, in order, beginning with what came before the pause."""
-        if not self._is_paused:
-            return
-        self._is_paused = self._deadlines.is_paused = False
-        self._deadlines.received_at = self._reactor.time
-        self._deadlines.pinged_at = None
-        self._reactor.call_soon(self._handle_held)
+        if self._is_paused:
+            self._is_paused = False
+            self._handle_soon()
+
+    def _stop_reading(self) -> None:
+        assert self._transport is not None
+        self._transport.pause_reading()
+        self._deadlines.is_paused = True
+        self._watch_message()
+
+    def _read_again(self) -> None:
+        """Read on; what we did not want to read meanwhile is not held against the peer."""
+        assert self._transport is not None
+        self._transport.resume_reading()
+        deadlines = self._deadlines
+        deadlines.is_paused = False
+        deadlines.received_at = self.reactor.time
+        deadlines.pinged_at = None
+        self._watch_message()
         self._arm()
 
     # --- ending -------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ What a peer does wrong never reaches user code as a raised exception: one place 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from websocket.causes import Cause
 from websocket.opcodes import CloseCode
@@ -43,9 +44,7 @@ class HandshakeError(WebSocketError):
         headers: further header fields for the response.
     """
 
-    def __init__(
-        self, status: int, message: str, headers: Sequence[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, status: int, message: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
@@ -79,7 +78,7 @@ class SessionLimit(HandshakeError):
 
 def _retry_after(seconds: float) -> tuple[tuple[str, str], ...]:
     """Return the Retry-After field in whole seconds, at least one (RFC 9110, 10.2.3)."""
-    return (("Retry-After", str(max(1, round(seconds + 0.499)))),)
+    return (("Retry-After", str(max(1, ceil(seconds)))),)
 
 
 class ProtocolError(WebSocketError):

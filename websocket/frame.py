@@ -15,8 +15,9 @@
 
 Throughout the package ``head`` is the first octet of a frame: FIN, RSV1-3 and opcode as they
 stand on the wire. Reading bits and judging them are different things: the reader extracts
-numbers, the functions here are flat lists of rules with a named error each. They are called as
-soon as the octets they need have arrived, before any payload is waited for.
+numbers, the functions here are flat lists of rules with a named error each. The reader calls
+them as soon as the octets they need have arrived (two, for the first octet and the mask bit),
+before any payload is waited for.
 
 Not here: rules about the order of frames and the size of messages (``assembler.py``).
 """
@@ -132,7 +133,7 @@ class Frame:
     def __repr__(self) -> str:
         name = Opcode(self.opcode).name if self.opcode in _OPCODES else f"opcode {self.opcode}"
         flags = [flag for flag in ("fin", "rsv1", "rsv2", "rsv3", "masked") if getattr(self, flag)]
-        return f"<Frame {name} {' '.join(flags)} {len(self.payload)} bytes>"
+        return f"<Frame {' '.join([name, *flags])} {len(self.payload)} bytes>"
 
 
 def judge_head(head: int, *, rsv1_is_allowed: bool) -> None:
@@ -185,7 +186,9 @@ def judge_masking(is_masked: bool, *, must_be_masked: bool) -> None:
     """
     # RFC 6455, 5.1: a client MUST mask all frames, a server MUST NOT mask any.
     if is_masked != must_be_masked:
-        raise InvalidFrame("client frame is not masked" if must_be_masked else "server frame is masked")
+        raise InvalidFrame(
+            "client frame is not masked" if must_be_masked else "server frame is masked"
+        )
 
 
 def judge_extended_length(field: int, length: int) -> None:
@@ -227,7 +230,8 @@ def parse_close(payload: bytes) -> tuple[int | None, str]:
         raise InvalidFrame(f"close code {code} must not be sent")
     # RFC 6455, 5.5.1: the reason MUST be UTF-8.
     try:
-        return code, str(payload[2:], "utf-8")
+        # Not str(payload[2:], "utf-8"), which lets surrogates pass on PyPy.
+        return code, payload[2:].decode()
     except UnicodeDecodeError:
         raise InvalidPayload("close reason is not valid UTF-8") from None
 

@@ -55,7 +55,9 @@ class FrameReader:
         "is_finished",
     )
 
-    def __init__(self, assembler: Assembler, *, must_be_masked: bool, max_message_size: int) -> None:
+    def __init__(
+        self, assembler: Assembler, *, must_be_masked: bool, max_message_size: int
+    ) -> None:
         self._assembler = assembler
         self._mask_bit = MASK if must_be_masked else 0
         self._whole_limit = min(125, max_message_size)
@@ -86,7 +88,9 @@ class FrameReader:
             if len(data):
                 self._read(self._rest + data, items)
         except ProtocolError as error:
-            self.error = error
+            # Traceback and context would keep the input and this reader alive.
+            error.__context__ = None
+            self.error = error.with_traceback(None)
         if self.error is not None or self.is_finished:
             self._rest = b""
             self._assembler.discard()
@@ -193,6 +197,7 @@ class FrameReader:
 
 def _text(payload: bytes) -> str:
     try:
-        return str(payload, "utf-8")
+        # Not str(payload, "utf-8"), which lets surrogates pass on PyPy.
+        return payload.decode()
     except UnicodeDecodeError:
         raise invalid_text() from None

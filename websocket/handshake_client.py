@@ -220,7 +220,5 @@ def _judge_subprotocol(response: Response, offered: Sequence[str]) -> str | None
     if len(values) > 1:
         raise HandshakeError(response.status, "the server chose more than one subprotocol")
     if values[0] not in offered:
-        raise HandshakeError(
-            response.status, "the server chose a subprotocol that was not offered"
-        )
+        raise HandshakeError(response.status, "the server chose a subprotocol that was not offered")
     return values[0]

@@ -66,7 +66,8 @@ class Lifecycle(Callbacks):
         limits: the limits that the connection keeps.
         is_client: this end is the client.
         statistics: where traffic is counted; by default the connection counts for itself.
-        on_end: called once with the connection when it is over, before ``on_close``.
+        on_end: called once with the connection when it is over, before ``on_error`` and
+            ``on_close`` tell the user.
 
     Attributes:
         id: a number, unique in this process.
@@ -84,16 +85,17 @@ class Lifecycle(Callbacks):
         is_clean: the closing handshake completed.
         is_client: this end is the client.
         limits: the limits that it keeps.
+        reactor: what runs it; for timers of your own.
     """
 
     __slots__ = (
         "_close_code",
         "_close_reason",
         "_deadlines",
-        "_has_failed",
+        "_is_deaf",
         "_on_end",
         "_ping_payload",
-        "_reactor",
+        "reactor",
         "_statistics",
         "_timer",
         "_transport",
@@ -123,7 +125,7 @@ class Lifecycle(Callbacks):
         statistics: Statistics | None = None,
         on_end: Callable[[Lifecycle], object] | None = None,
     ) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self.limits = limits
         self.is_client = is_client
         self._statistics = Statistics() if statistics is None else statistics
@@ -133,7 +135,8 @@ class Lifecycle(Callbacks):
         self._deadlines = Deadlines(limits, reactor.time)
         self._timer: Timer | None = None
         self._ping_payload: bytes | None = None
-        self._has_failed = False
+        # Nothing that the peer has sent or will send is handled any more.
+        self._is_deaf = False
         self._close_code = int(CloseCode.ABNORMAL)
         self._close_reason = ""
         self.id = next(_ids)
@@ -184,7 +187,7 @@ class Lifecycle(Callbacks):
         self.request = request
         self.subprotocol = subprotocol
         self.remote_address = transport.get_extra_info("peername")
-        self._deadlines.received_at = self._deadlines.message_at = self._reactor.time
+        self._deadlines.received_at = self._deadlines.message_at = self.reactor.time
         self.state = State.OPEN
         transport.set_write_buffer_limits(self.limits.write_soft_mark)
         transport.set_protocol(self)
@@ -197,8 +200,8 @@ class Lifecycle(Callbacks):
         if self.state is State.CONNECTING:
             self._set_cause(cause)
             logger.debug("%r not opened: %s", self, error)
-            self._report(error)
             self._finish()
+            self._report(error)
 
     def end(self, cause: Cause, code: int | None, reason: str) -> None:
         """Start the closing handshake for a named cause. Idempotent; reactor's thread only.
@@ -207,6 +210,9 @@ class Lifecycle(Callbacks):
             cause: recorded as the cause, unless there is one.
             code: the close code, None for a close frame without.
             reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: a code that must not be sent, or too long a reason; nothing happened.
         """
         if self.state is State.CONNECTING:
             self._set_cause(cause)
@@ -218,12 +224,17 @@ class Lifecycle(Callbacks):
 
     def _start_closing(self, cause: Cause, code: int | None, reason: str) -> None:
         """Send a close frame and give the peer its time to answer."""
+        frame = self._writer.encode(FIN | Opcode.CLOSE, build_close(code, reason))
         self._set_cause(cause)
         self._close_code = CloseCode.NO_STATUS if code is None else code
         self._close_reason = reason
+        self._enter_closing()
+        self._write(frame)
+
+    def _enter_closing(self) -> None:
+        """Let no message pass any more, and see to it that the end comes in time."""
         self.state = State.CLOSING
-        self._write(self._writer.encode(FIN | Opcode.CLOSE, build_close(code, reason)))
-        self._deadlines.close_by = self._reactor.time + self.limits.close_timeout
+        self._deadlines.close_by = self.reactor.time + self.limits.close_timeout
         self._arm()
 
     def _receive_close(self, payload: bytes) -> None:
@@ -243,35 +254,46 @@ class Lifecycle(Callbacks):
 
     def _fail(self, error: ProtocolError) -> None:
         """Fail the connection because of what the peer did (RFC 6455, 7.1.7)."""
-        if self._has_failed or self._transport is None:
-            return
-        self._has_failed = True
+        assert self._transport is not None
+        was_open = self.state is State.OPEN
+        self._is_deaf = True
         logger.info("%r failed with code %d: %s", self, error.close_code, error)
         self._set_cause(error.cause)
-        if self.state is State.OPEN:
+        if was_open:
             self._start_closing(error.cause, error.close_code, str(error))
         self._transport.linger(self.limits.linger_timeout, self.limits.linger_size)
-        self._report(error)
+        if was_open:
+            self._report(error)
 
     def _cut(self, cause: Cause, code: int, reason: str) -> None:
         """Drop a peer that is silent or does not read."""
+        assert self._transport is not None
         self.end(cause, code, reason)
-        if self._transport is not None:
-            self._transport.flush()
-            self._transport.abort()
+        self._transport.flush()
+        self._drop(cause)
+
+    def _drop(self, cause: Cause) -> None:
+        """Close the stream at once; ``connection_lost`` follows."""
+        assert self._transport is not None
+        self._set_cause(cause)
+        self._is_deaf = True
+        self._enter_closing()
+        self._transport.abort()
 
     def eof_received(self) -> None:
         """Take note that the peer ended its stream; the transport closes ours."""
         self._set_cause(Cause.PEER_EOF)
+        if self.state is State.OPEN:
+            # A peer that does not read what we have sent so far must not keep us waiting.
+            self._enter_closing()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Finish; called by the transport, once."""
-        if error is not None:
-            self._set_cause(_cause_of(error))
-            if self.state is State.OPEN:
-                self._report(error)
-        self._set_cause(Cause.ABORTED)
+        was_open = self.state is State.OPEN
+        self._set_cause(Cause.ABORTED if error is None else _cause_of(error))
         self._finish()
+        if was_open and error is not None:
+            self._report(error)
         self._call_user(self.on_close, self._close_code, self._close_reason)
 
     def _finish(self) -> None:
@@ -282,7 +304,7 @@ class Lifecycle(Callbacks):
             self._timer.cancel()
         logger.debug("%r: %s, code %d", self, self.cause, self._close_code)
         if self._on_end is not None:
-            self._on_end(self)
+            self._call_user(self._on_end, self)
 
     def _set_cause(self, cause: Cause) -> None:
         """Keep the first cause, unless it is a closing handshake of ours that was not answered."""
@@ -300,10 +322,10 @@ class Lifecycle(Callbacks):
             if self._timer.is_pending and self._timer.due <= due:
                 return
             self._timer.cancel()
-        self._timer = self._reactor.call_at(due, self._on_timer)
+        self._timer = self.reactor.call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:
-        now = self._reactor.time
+        now = self.reactor.time
         cause = self._deadlines.due(now)
         if cause is not None:
             self._time_out(cause)
@@ -322,14 +344,13 @@ class Lifecycle(Callbacks):
             self._fail(PolicyViolation("message took too long", cause=cause))
         elif cause is Cause.IDLE_TIMEOUT:
             self.end(cause, CloseCode.GOING_AWAY, "idle")
-        elif self._transport is not None:
-            self._set_cause(cause)
-            self._transport.abort()
+        else:
+            self._drop(cause)
 
     def _ping(self, payload: bytes) -> bool:
         if self.state is not State.OPEN:
             return False
-        self.last_ping = self._reactor.time
+        self.last_ping = self.reactor.time
         self._ping_payload = payload
         self._write(self._writer.encode(FIN | Opcode.PING, payload))
         return True
@@ -337,7 +358,7 @@ class Lifecycle(Callbacks):
     def _match_pong(self, payload: bytes) -> None:
         # RFC 6455, 5.5.3: a pong carries its ping's payload; other pongs measure nothing.
         if payload == self._ping_payload and self.last_ping is not None:
-            self.latency = self._reactor.time - self.last_ping
+            self.latency = self.reactor.time - self.last_ping
             self._ping_payload = None
 
     def _write(self, buffers: tuple[bytes, ...]) -> None:

@@ -1,7 +1,8 @@
 """Every limit and deadline of an endpoint, its default and the reason for it.
 
 One ``Limits`` object is shared by all connections of a server. Sizes are bytes, times are
-seconds, rates are per second unless the name says otherwise; ``None`` switches a limit off.
+seconds, rates are per second unless the name says otherwise; ``None`` switches a limit off
+where its type allows it.
 
     Limits()            the defaults: strict about the protocol, no rate on messages
     Limits.public()     for the open internet: messages are rated too
@@ -39,7 +40,8 @@ class Limits:
     """Hold all limits of an endpoint; immutable, shared, safe to read from any thread.
 
     Raises:
-        ValueError: a number is negative, or zero where that would switch everything off.
+        ValueError: a number is negative, or zero where that would switch everything off; or a
+            limit is None that cannot be switched off.
     """
 
     # --- opening handshake ------------------------------------------------------------------
@@ -103,9 +105,13 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
-            if value is None or isinstance(value, bool):
+            if isinstance(value, bool):
                 continue
-            if value < 0 or (value == 0 and limit.name not in _MAY_BE_ZERO):
+            if value is None:
+                if not str(limit.type).endswith("None"):
+                    raise ValueError(f"{limit.name} cannot be switched off: give a large number")
+            # In these words not-a-number fails, too.
+            elif not (value > 0 or (value == 0 and limit.name in _MAY_BE_ZERO)):
                 raise ValueError(f"{limit.name} must be positive, not {value!r}")
 
     @classmethod

@@ -1,9 +1,10 @@
-"""The masking of client frames (RFC 6455, 5.3): octet i of the payload XOR octet i mod 4 of the key.
+"""The masking of client frames (RFC 6455, 5.3).
 
-Python has no fast loop over bytes, but two ways to do many at once. Short payloads are turned
-into one big integer and XORed with the repeated key. From ``_STRIDE_THRESHOLD`` on it pays to
-translate every fourth byte with a table, four times; that costs about a nanosecond a byte.
-The tests hold both against the loop of the RFC.
+Octet i of the payload is XORed with octet i mod 4 of the masking key. Python has no fast loop
+over bytes, but two ways to do many at once. Short payloads are turned into one big integer and
+XORed with the repeated key. From ``_STRIDE_THRESHOLD`` on it pays to translate every fourth
+byte with a table, four times; that costs about a nanosecond a byte. The tests hold both against
+the loop of the RFC.
 """
 
 from __future__ import annotations

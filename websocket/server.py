@@ -16,28 +16,26 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Union
+from typing import Any
 
-from reactor import Listener, Reactor, Transport, open_tcp_sockets, open_unix_socket
+from reactor import Listener, Reactor, Timer, Transport, open_tcp_sockets, open_unix_socket
 from websocket.causes import Cause
 from websocket.connection import Connection
 from websocket.errors import HandshakeError, InvalidState
+from websocket.frame import build_close
 from websocket.frame_writer import FrameWriter, Payload, encode_message
 from websocket.handshake import Upgrader
 from websocket.http11 import Request
 from websocket.lifecycle import Lifecycle
 from websocket.limits import Limits
 from websocket.manager import ConnectionManager
-from websocket.message_connection import Handler, handler_class
 from websocket.opcodes import CloseCode
 from websocket.ratelimit import TokenBucket
 from websocket.session import Session
 from websocket.statistics import StatisticsSnapshot
-from websocket.upgrade import HTTPResponse, ServerHandshake
+from websocket.upgrade import AnyHandler, HTTPResponse, Routes, ServerHandshake
 
 logger = logging.getLogger("websocket")
-
-AnyHandler = Union[type[Connection], Handler]
 
 _NOT_FOUND = HTTPResponse("this is a WebSocket server, and no page\n", 404)
 
@@ -53,7 +51,8 @@ class Server:
         host: a name or address to listen on; ``""`` for all addresses.
         port: 0 for any free port; see ``port`` for which one it became.
         unix_path: listen on this Unix socket instead.
-        sockets: listen on these instead: bound, listening stream sockets.
+        sockets: listen on these instead: bound, listening stream sockets. The server owns them
+            from ``start`` on and closes them at its shutdown.
         reuse_port: let several processes share the port.
         reactor: to share; by default the server makes and closes its own.
         limits: every limit and deadline.
@@ -67,6 +66,7 @@ class Server:
 
     Attributes:
         manager: the connections, sessions and counters of this server.
+        is_shutting_down: True from ``shutdown`` until the last stream is gone.
     """
 
     def __init__(
@@ -85,16 +85,11 @@ class Server:
         on_http_request: Callable[[Request], HTTPResponse | None] | None = None,
         on_session_expired: Callable[[Session], object] | None = None,
     ) -> None:
-        self._routes: dict[str, type[Connection]] | None = None
-        self._class: type[Connection] | None = None
-        if isinstance(handler, Mapping):
-            self._routes = {path: _as_class(each) for path, each in handler.items()}
-        else:
-            self._class = _as_class(handler)
+        self.routes = Routes(handler)
         self._host = host
         self._port = port
         self._unix_path = unix_path
-        self._sockets = sockets
+        self._sockets = None if sockets is None else list(sockets)
         self._reuse_port = reuse_port
         self._owns_reactor = reactor is None
         self.reactor = Reactor() if reactor is None else reactor
@@ -102,14 +97,17 @@ class Server:
         self.upgrader = Upgrader() if upgrader is None else upgrader
         self._authenticate = authenticate
         self._on_http_request = on_http_request
+        self._on_session_expired = on_session_expired
         self.manager = ConnectionManager(
-            self.reactor, self.limits, on_session_expired=on_session_expired
+            self.reactor, self.limits, on_session_expired=self._session_expired
         )
         self.handshakes: set[ServerHandshake] = set()
+        self.is_shutting_down = False
         self._listener: Listener | None = None
-        self._grace_timer: Any = None
+        self._grace_timer: Timer | None = None
         self._on_drained: list[Callable[[], object]] = []
-        self._is_shutting_down = False
+        self._is_in_run = False
+        self._is_closed = False
         self._hints = TokenBucket(1 / 5, 1, self.reactor.time)
         self._writer = FrameWriter(masks=False)
 
@@ -123,32 +121,41 @@ class Server:
 
         Raises:
             OSError: the address cannot be bound.
-            InvalidState: it is started already.
+            InvalidState: it is started already, or its own reactor is closed.
         """
-        if self._listener is not None or self._is_shutting_down:
+        if self._is_closed:
+            raise InvalidState("the server is closed: make a new one")
+        if self._listener is not None or self.is_shutting_down:
             raise InvalidState("the server is running already: shut it down first")
         self._listener = Listener(self.reactor, self._open_sockets(), self._new_handshake)
         logger.info("listening on %s", ", ".join(map(str, self.addresses)))
         return self
 
     def run(self) -> None:
-        """Start, serve until told to stop, and shut down in an orderly way.
+        """Start unless started, serve until shut down, and close.
 
         In the main thread SIGINT and SIGTERM begin the shutdown; a second one ends it at once.
         ``KeyboardInterrupt`` and ``SystemExit`` raised by a callback begin it, too, and are
-        raised again at its end.
+        raised again at its end. ``reactor.stop`` ends it without a shutdown.
+
+        Raises:
+            OSError: the address cannot be bound.
+            InvalidState: its own reactor is closed.
         """
-        self.start()
-        self._on_drained.append(self.reactor.stop)
-        with self._signals_handled():
-            try:
-                self.reactor.run()
-            except (KeyboardInterrupt, SystemExit):
-                self.shutdown()
-                self.reactor.run()
-                raise
-            finally:
-                self.close()
+        self._is_in_run = True
+        try:
+            if self._listener is None and not self.is_shutting_down:
+                self.start()
+            with self._signals_handled():
+                try:
+                    self.reactor.run()
+                except (KeyboardInterrupt, SystemExit):
+                    self.shutdown()
+                    self.reactor.run()
+                    raise
+        finally:
+            self._is_in_run = False
+            self.close()
 
     def shutdown(
         self,
@@ -160,13 +167,20 @@ class Server:
     ) -> None:
         """Accept no further connections, and close those that are open. Any thread.
 
+        A second call changes nothing, but its ``on_done`` is called as well.
+
         Args:
             code: the close code for all.
-            reason: at most 123 bytes.
+            reason: at most 123 bytes of UTF-8.
             grace: seconds after which what is still there is aborted; by default
                 ``limits.shutdown_grace``.
-            on_done: called in the reactor's thread when the last connection is gone.
+            on_done: called once in the reactor's thread, after the last ``on_close``.
+
+        Raises:
+            ValueError: a code that must not be sent, or too long a reason.
+            ReactorClosed: from another thread, when the reactor is closed.
         """
+        build_close(code, reason)
         if not self.reactor.is_own_thread():
             self.reactor.call_soon_threadsafe(self._shut_down, code, reason, grace, on_done)
         else:
@@ -178,6 +192,7 @@ class Server:
         self._abort_all()
         self.manager.close()
         if self._owns_reactor:
+            self._is_closed = True
             self.reactor.close()
 
     def adopt(self, sock: socket.socket, received: bytes = b"") -> None:
@@ -236,6 +251,7 @@ class Server:
 
         Raises:
             TypeError, ValueError: see ``Connection.send``.
+            ReactorClosed: from another thread, when the reactor is closed.
         """
         buffers = self._writer.encode(*encode_message(message))
         receivers = None if to is None else list(to)
@@ -249,10 +265,6 @@ class Server:
             connection.send_encoded(buffers)
 
     # --- for the opening handshake ----------------------------------------------------------
-
-    def find_class(self, path: str) -> type[Connection] | None:
-        """Return the class that serves a path, None where nothing does."""
-        return self._class if self._routes is None else self._routes.get(path)
 
     def authenticate(self, request: Request) -> str | None:
         """Return the user's id, or None for nobody in particular.
@@ -283,12 +295,15 @@ class Server:
 
     def check_drained(self) -> None:
         """Finish a shutdown when the last stream is gone."""
-        if self._is_shutting_down and not self.manager.pool.admitted:
-            self._is_shutting_down = False
-            self._grace_timer.cancel()
-            done, self._on_drained = self._on_drained, []
-            for callback in done:
-                callback()
+        if self._grace_timer is None or self.handshakes or self.manager.pool.admitted:
+            return
+        self._grace_timer.cancel()
+        self._grace_timer = None
+        self.is_shutting_down = False
+        done, self._on_drained = self._on_drained, []
+        # Soon, not now: the last connection is about to call on_close.
+        for callback in (*done, self._stop_run):
+            self.reactor.call_soon(callback)
 
     def hint(self, text: str) -> None:
         """Log a hint for the operator, at most one in five seconds."""
@@ -319,17 +334,26 @@ class Server:
     ) -> None:
         if on_done is not None:
             self._on_drained.append(on_done)
-        if self._is_shutting_down:
+        if self.is_shutting_down:
+            self.reactor.call_soon(self.check_drained)
             return
-        self._is_shutting_down = True
+        self.is_shutting_down = True
         self._stop_listening()
         seconds = self.limits.shutdown_grace if grace is None else grace
-        self._grace_timer = self.reactor.call_later(seconds, self._abort_all)
+        # Soon, not now: it may be a hook that calls, whose request is to be answered first.
+        self.reactor.call_soon(self._end_all, code, reason, seconds)
+
+    def _end_all(self, code: int, reason: str, grace: float) -> None:
+        self._grace_timer = self.reactor.call_later(grace, self._abort_all)
         for handshake in list(self.handshakes):
             handshake.refuse(HandshakeError(503, reason, (("Retry-After", "5"),)))
         for connection in self.connections:
             connection.end(Cause.SHUTDOWN, code, reason)
-        self.reactor.call_soon(self.check_drained)
+        self.check_drained()
+
+    def _stop_run(self) -> None:
+        if self._is_in_run:
+            self.reactor.stop()
 
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
@@ -341,6 +365,14 @@ class Server:
             handshake.abort()
         for connection in self.connections:
             connection.abort()
+
+    def _session_expired(self, session: Session) -> None:
+        try:
+            if self._on_session_expired is not None:
+                self._on_session_expired(session)
+        except Exception:
+            # It must not cost the connection of the session its on_close.
+            logger.exception("on_session_expired raised")
 
     @contextmanager
     def _signals_handled(self) -> Iterator[None]:
@@ -357,21 +389,9 @@ class Server:
                 self.reactor.remove_signal_handler(number)
 
     def _on_signal(self) -> None:
-        if self._is_shutting_down:
+        if self.is_shutting_down:
             logger.info("second signal: closing at once")
             self._abort_all()
-            self.reactor.stop()
         else:
             logger.info("shutting down")
             self.shutdown()
-
-
-def _as_class(handler: AnyHandler) -> type[Connection]:
-    """Return a connection class for a class or a function."""
-    if isinstance(handler, type):
-        if issubclass(handler, Connection):
-            return handler
-        raise TypeError(f"{handler.__name__} is no subclass of websocket.Connection")
-    if callable(handler):
-        return handler_class(handler)
-    raise TypeError(f"a handler is a Connection subclass or a function, not {handler!r}")

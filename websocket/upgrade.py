@@ -15,14 +15,16 @@ is discarded, never parsed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from reactor import Protocol, Timer, Transport
 from websocket.connection import Connection
 from websocket.errors import HandshakeError
 from websocket.handshake import Upgrade, accept_response, is_upgrade, refusal
-from websocket.http11 import HeadReader, Request, TlsClientHello, build_response, parse_request
+from websocket.head_reader import HeadReader, TlsClientHello
+from websocket.http11 import Request, build_response, parse_request
+from websocket.message_connection import Handler, handler_class
 from websocket.pool import Slot
 from websocket.session import Session
 
@@ -35,6 +37,46 @@ SESSION_NAME = "session"
 # Ours have 43 characters; what is much longer is no mistake.
 _MAX_SESSION_ID = 128
 _HTTP = "http"
+_INTERNAL_ERROR = HandshakeError(500, "internal error")
+
+
+AnyHandler = Union[type[Connection], Handler]
+
+
+class Routes:
+    """Know which connection class serves which path.
+
+    Args:
+        handler: see ``Server``.
+
+    Raises:
+        TypeError: a handler is neither a ``Connection`` subclass nor a function.
+    """
+
+    __slots__ = ("_by_path", "_everywhere")
+
+    def __init__(self, handler: AnyHandler | Mapping[str, AnyHandler]) -> None:
+        self._by_path: dict[str, type[Connection]] = {}
+        self._everywhere: type[Connection] | None = None
+        if isinstance(handler, Mapping):
+            self._by_path = {path: _as_class(each) for path, each in handler.items()}
+        else:
+            self._everywhere = _as_class(handler)
+
+    def find(self, path: str) -> type[Connection] | None:
+        """Return the class that serves a path, None where nothing does."""
+        return self._everywhere or self._by_path.get(path)
+
+
+def _as_class(handler: AnyHandler) -> type[Connection]:
+    """Return a connection class for a class or a function."""
+    if isinstance(handler, type):
+        if issubclass(handler, Connection):
+            return handler
+        raise TypeError(f"{handler.__name__} is no subclass of websocket.Connection")
+    if callable(handler):
+        return handler_class(handler)
+    raise TypeError(f"a handler is a Connection subclass or a function, not {handler!r}")
 
 
 class HTTPResponse(NamedTuple):
@@ -76,6 +118,8 @@ class ServerHandshake(Protocol):
         server.handshakes.add(self)
         try:
             self._slot = server.manager.admit(self._host)
+            if server.is_shutting_down:
+                raise HandshakeError(503, "the server is going away", (("Retry-After", "5"),))
         except HandshakeError as error:
             self.refuse(error)
 
@@ -96,8 +140,11 @@ class ServerHandshake(Protocol):
         except HandshakeError as error:
             self.refuse(error, request)
         except Exception:
-            logger.exception("answering %r raised", request)
-            self.refuse(HandshakeError(500, "internal error"), request)
+            logger.exception("answering %.200r raised", request)
+            if self._outcome is None:
+                self.refuse(_INTERNAL_ERROR, request)
+            else:
+                self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Free the slot; the stream never became a connection."""
@@ -115,9 +162,16 @@ class ServerHandshake(Protocol):
         """Answer with a refusal and close, so that the client can read it. Idempotent."""
         if self._outcome is not None:
             return
+        try:
+            response = refusal(error, request)
+        except Exception:
+            # The application's own error: a status that is none, a header that breaks the answer.
+            logger.exception("cannot send the refusal %.200r", error)
+            error = _INTERNAL_ERROR
+            response = refusal(error, request)
         self._outcome = str(error.status)
-        logger.info("%s: refused with %d: %s", self._host, error.status, error.message)
-        self._finish(refusal(error, request))
+        logger.info("%s: refused with %d: %.200s", self._host, error.status, error.message)
+        self._finish(response)
 
     def abort(self) -> None:
         """Drop the stream without an answer."""
@@ -128,16 +182,20 @@ class ServerHandshake(Protocol):
         assert self._transport is not None
         assert self._timer is not None
         self._timer.cancel()
-        self._transport.write(response)
         limits = self._server.limits
-        self._transport.linger(limits.linger_timeout, limits.linger_size)
+        self._transport.write(response)
+        self._transport.flush()
+        # A page can be more than the kernel takes at once: then its reader gets time to read it.
+        is_sent = not self._transport.get_write_buffer_size()
+        timeout = limits.linger_timeout if is_sent else limits.handshake_timeout
+        self._transport.linger(timeout, limits.linger_size)
 
     def _time_out(self) -> None:
         self.refuse(HandshakeError(408, "the request took too long"))
 
     def _leave(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        assert self._timer is not None
+        self._timer.cancel()
         self._server.handshakes.discard(self)
 
     # --- answering --------------------------------------------------------------------------
@@ -167,13 +225,13 @@ class ServerHandshake(Protocol):
 
     def _upgrade(self, request: Request) -> None:
         server = self._server
-        connection_class = server.find_class(request.path)
+        connection_class = server.routes.find(request.path)
         upgrade = server.upgrader.judge(
             request,
             subprotocols=connection_class.subprotocols if connection_class else None,
         )
         if connection_class is None:
-            raise HandshakeError(404, f"no WebSocket is served at {request.path}")
+            raise HandshakeError(404, "no WebSocket is served at this path")
         user_id = server.authenticate(request)
         session, headers = self._open_session(request, user_id)
         connection = connection_class(

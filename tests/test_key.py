@@ -1,0 +1,49 @@
+"""Sec-WebSocket-Key and Sec-WebSocket-Accept."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from websocket.key import accept_key, is_key, new_key
+
+
+def test_the_example_of_the_rfc() -> None:
+    """RFC 6455, 1.3."""
+    assert accept_key("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+def test_a_new_key_is_well_formed_and_new() -> None:
+    keys = {new_key() for _ in range(100)}
+    assert len(keys) == 100
+    assert all(is_key(key) and len(base64.b64decode(key)) == 16 for key in keys)
+
+
+@pytest.mark.parametrize("last", range(256))
+def test_every_last_byte_makes_a_key(last: int) -> None:
+    key = base64.b64encode(bytes(15) + bytes([last])).decode()
+    assert is_key(key) is True
+
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        base64.b64encode(bytes(15)).decode(),
+        base64.b64encode(bytes(17)).decode(),
+        KEY[:-1],
+        KEY + "=",
+        KEY + " x",
+        KEY + "\n",
+        "!" + KEY[1:],
+        "-" + KEY[1:],
+        KEY[:10] + " " + KEY[11:],
+        KEY[:21] + "R==",  # the same 16 bytes, but bits are set that belong to none of them
+    ],
+)
+def test_anything_else_is_no_key(text: str) -> None:
+    assert is_key(text) is False

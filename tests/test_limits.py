@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+import sys
+import types
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+from websocket.limits import Limits
+
+FIELDS = {limit.name: limit for limit in fields(Limits)}
+FLAGS = {"loopback_is_exempt"}
+NUMBERS = [name for name in FIELDS if name not in FLAGS]
+OPTIONAL = {
+    "message_timeout",
+    "ping_interval",
+    "ping_timeout",
+    "idle_timeout",
+    "write_stall_timeout",
+    "control_rate",
+    "message_rate",
+    "max_connections_per_ip",
+    "handshakes_per_minute",
+    "session_idle_timeout",
+}
+MAY_BE_ZERO = {"linger_timeout", "linger_size", "shutdown_grace", "detached_lifetime"}
+
+
+def test_the_defaults_are_the_recommended_ones() -> None:
+    """The table of secure defaults in the catalogue of hostile inputs."""
+    expected = {
+        "handshake_timeout": 10,
+        "max_request_line": 8192,
+        "max_header_line": 8192,
+        "max_header_count": 100,
+        "max_head_size": 16384,
+        "max_message_size": 2**20,
+        "max_fragments": 4096,
+        "message_timeout": 60,
+        "ping_interval": 20,
+        "ping_timeout": 20,
+        "idle_timeout": None,
+        "close_timeout": 5,
+        "linger_timeout": 1,
+        "linger_size": 256 * 1024,
+        "write_soft_mark": 64 * 1024,
+        "write_hard_mark": 2**20,
+        "write_stall_timeout": 30,
+        "control_rate": 20,
+        "control_burst": 50,
+        "message_rate": None,
+        "message_burst": 100,
+        "turn_frames": 64,
+        "max_connections_per_ip": 128,
+        "handshakes_per_minute": 64,
+        "loopback_is_exempt": True,
+        "max_sessions": 100_000,
+        "session_lifetime": 24 * 3600,
+        "session_idle_timeout": None,
+        "detached_lifetime": 120,
+        "shutdown_grace": 30,
+    }
+    limits = Limits()
+    assert {name: getattr(limits, name) for name in expected} == expected
+    assert set(FIELDS) - set(expected) == {"max_connections"}
+
+
+def test_public_limits_are_the_defaults_with_messages_rated() -> None:
+    assert Limits.public() == Limits(message_rate=50.0, message_burst=100)
+    assert Limits.public(message_rate=None) == Limits()
+    assert Limits.public(max_fragments=7) == Limits(message_rate=50.0, max_fragments=7)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_limit_has_a_line_of_help(name: str) -> None:
+    line = FIELDS[name].metadata["help"]
+    assert line
+    assert line == line.strip()
+    assert "\n" not in line
+
+
+def test_limits_do_not_change() -> None:
+    limits = Limits()
+    with pytest.raises(FrozenInstanceError):
+        limits.max_fragments = 7  # type: ignore[misc]  # the very mistake
+    changed = limits.replace(max_fragments=7)
+    assert (changed.max_fragments, limits.max_fragments) == (7, 4096)
+    assert changed == Limits(max_fragments=7)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [-1, -0.5, math.nan, -math.inf])
+def test_a_limit_is_not_negative_and_is_a_number(name: str, value: float) -> None:
+    changes: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"{name} must be positive, not {value}"):
+        Limits(**changes)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_zero_is_refused_where_it_would_switch_everything_off(name: str) -> None:
+    changes: dict[str, Any] = {name: 0}
+    if name in MAY_BE_ZERO:
+        assert getattr(Limits(**changes), name) == 0
+    else:
+        with pytest.raises(ValueError, match=f"{name} must be positive, not 0"):
+            Limits(**changes)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_none_switches_a_limit_off_where_that_is_possible(name: str) -> None:
+    changes: dict[str, Any] = {name: None}
+    if name in OPTIONAL:
+        assert getattr(Limits(**changes), name) is None
+    else:
+        with pytest.raises(ValueError, match=f"{name} cannot be switched off"):
+            Limits(**changes)
+
+
+def test_replaced_and_public_limits_are_checked_too() -> None:
+    with pytest.raises(ValueError, match="max_fragments must be positive"):
+        Limits().replace(max_fragments=0)
+    with pytest.raises(ValueError, match="max_fragments must be positive"):
+        Limits.public(max_fragments=-1)
+
+
+def fake_resource(soft: int) -> types.ModuleType:
+    module = types.ModuleType("resource")
+    module.RLIMIT_NOFILE = 7  # type: ignore[attr-defined]  # a module made by hand
+    module.RLIM_INFINITY = -1  # type: ignore[attr-defined]
+    module.getrlimit = lambda kind: {7: (soft, -1)}[kind]  # type: ignore[attr-defined]
+    return module
+
+
+@pytest.mark.parametrize(
+    ("soft", "connections"),
+    [
+        (1024, 960),
+        (10_063, 9_999),
+        (10_064, 10_000),
+        (10**6, 10_000),
+        (-1, 10_000),
+        (65, 1),
+        (64, 1),
+        (3, 1),
+    ],
+)
+def test_connections_leave_descriptors_for_others(
+    monkeypatch: pytest.MonkeyPatch, soft: int, connections: int
+) -> None:
+    monkeypatch.setitem(sys.modules, "resource", fake_resource(soft))
+    assert Limits().max_connections == connections
+
+
+def test_where_descriptors_have_no_limit_connections_have_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Windows there is no such module."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert Limits().max_connections == 10_000

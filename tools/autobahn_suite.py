@@ -1,0 +1,182 @@
+"""The Autobahn test suite as a program: find a Python 2.7, install the suite, start it.
+
+The suite runs on Python 2.7 only. It is installed into a folder of its own, ``.tox/autobahn/``,
+from the pins in ``autobahn-requirements.txt``; that Python needs pip and setuptools, and neither
+virtualenv nor the right to write to its own site-packages.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from autobahn_report import parse_case_names
+from check import ROOT, read, variables
+from interpreters import in_pyenv
+
+WORK = ROOT / ".tox" / "autobahn"
+PINS = ROOT / "tools" / "autobahn-requirements.txt"
+
+# What the suite imports that some builds of Python lack, and what its installation takes.
+PROBE = "import pip, setuptools, ssl, sys, zlib; sys.exit(sys.version_info[:2] != (2, 7))"
+
+# The folder takes part like a site-packages, since zope is put together by a .pth file in it.
+# Imported in this order: wstest chooses Twisted's reactor, and must be the first to do so.
+# The fuzzing server would listen on every address; nobody else is meant to reach it.
+START = """
+import functools, site, sys
+folder = sys.argv.pop(1)
+sys.path.insert(0, folder)
+site.addsitedir(folder)
+from autobahntestsuite import wstest, fuzzing
+fuzzing.listenWS = functools.partial(fuzzing.listenWS, interface="127.0.0.1")
+sys.exit(wstest.run())
+"""
+LIST_CASES = """
+import site, sys
+sys.path.insert(0, sys.argv[1])
+site.addsitedir(sys.argv[1])
+from autobahntestsuite.case import Cases
+print("\\n".join(case.__name__ for case in Cases))
+"""
+
+INSTALL_TIMEOUT = 15 * 60.0
+LIST_TIMEOUT = 60.0
+
+
+class CannotRun(Exception):
+    """Report in one line why the suite cannot be run here."""
+
+
+class Suite:
+    """The suite, installed."""
+
+    def __init__(self, python: str, folder: Path) -> None:
+        self._python = python
+        self._folder = str(folder)
+
+    def list_cases(self) -> list[str]:
+        """Return the numbers of all cases, in order.
+
+        Raises:
+            CannotRun: the suite does not start.
+        """
+        command = [self._python, "-s", "-c", LIST_CASES, self._folder]
+        try:
+            answer = subprocess.run(
+                command,
+                env=variables(os.environ),
+                capture_output=True,
+                encoding="utf-8",
+                timeout=LIST_TIMEOUT,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise CannotRun(f"the suite does not start; remove {self._folder}: {error}") from None
+        return parse_case_names(answer.stdout)
+
+    def command(self, mode: str, specification: Path) -> list[str]:
+        """Return the command that starts the suite.
+
+        Args:
+            mode: fuzzingclient or fuzzingserver.
+            specification: the file that says what to run.
+        """
+        options = ["--mode", mode, "--spec", str(specification), "--webport", "0"]
+        return [self._python, "-s", "-u", "-c", START, self._folder, *options]
+
+
+def prepare() -> Suite:
+    """Return the suite, which is installed first unless it is there.
+
+    Raises:
+        CannotRun: there is no Python 2.7, or the installation failed.
+    """
+    python = find_python(os.environ, Path.home())
+    folder = WORK / "site"
+    stamp = folder / "installed.txt"
+    wanted = f"{python}\n{PINS.read_text(encoding='utf-8')}"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        install(python, folder)
+        stamp.write_text(wanted, encoding="utf-8")
+    return Suite(python, folder)
+
+
+def find_python(environment: Mapping[str, str], home: Path) -> str:
+    """Return the first Python 2.7 that can run the suite.
+
+    Raises:
+        CannotRun: there is none.
+    """
+    for program in candidates(environment, home):
+        if is_suitable(program):
+            return program
+    what = "Python 2.7 with pip, setuptools, ssl and zlib"
+    if environment.get("AUTOBAHN_PYTHON"):
+        raise CannotRun(f"AUTOBAHN_PYTHON names no {what}")
+    raise CannotRun(f"there is no {what}: `pyenv install 2.7.18`, or name one in AUTOBAHN_PYTHON")
+
+
+def candidates(environment: Mapping[str, str], home: Path) -> Iterator[str]:
+    """Yield the programs that may be a Python 2.7; one that the user names is the only one.
+
+    Args:
+        environment: where AUTOBAHN_PYTHON, PATH and PYENV_ROOT may stand.
+        home: where pyenv lives without PYENV_ROOT.
+    """
+    named = environment.get("AUTOBAHN_PYTHON")
+    if named:
+        yield named
+        return
+    on_path = shutil.which("python2.7", path=environment.get("PATH"))
+    if on_path is not None:
+        yield on_path
+    for program in in_pyenv(environment, home):
+        if Path(program).parent.parent.name.startswith("2.7"):
+            yield program
+
+
+def is_suitable(program: str) -> bool:
+    """Tell whether a program is a Python 2.7 that has all that the suite takes."""
+    command = [program, "-s", "-c", PROBE]
+    try:
+        subprocess.run(
+            command, env=variables(os.environ), capture_output=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def install(python: str, folder: Path) -> None:
+    """Install the pinned packages into an empty folder.
+
+    Raises:
+        CannotRun: pip failed, or took too long.
+    """
+    print("installing the suite into", folder.relative_to(ROOT), flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    WORK.mkdir(parents=True, exist_ok=True)
+    log = WORK / "install.log"
+    command = [
+        *(python, "-s", "-m", "pip", "install", "--no-deps"),
+        *("--target", str(folder), "--requirement", str(PINS)),
+    ]
+    try:
+        with log.open("wb") as output:
+            subprocess.run(
+                command,
+                cwd=WORK,
+                env=variables(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=INSTALL_TIMEOUT,
+                check=True,
+            )
+    except (OSError, subprocess.SubprocessError) as error:
+        print(read(log))
+        raise CannotRun(f"cannot install the suite; see {log.relative_to(ROOT)}: {error}") from None

@@ -1,0 +1,265 @@
+"""The command line.
+
+    python -m websocket serve echo --port 8080
+    python -m websocket serve package.module:MyConnection --max-message-size 65536
+    python -m websocket connect ws://127.0.0.1:8080/
+
+``serve`` logs to stderr; SIGINT and SIGTERM let it close its connections and exit with status
+0, a second one at once. ``connect`` sends each line of stdin as a text message and prints what
+arrives; at the end of stdin it waits for the answers under way, then closes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from reactor import Reactor
+from websocket.client import connect
+from websocket.connection import Connection
+from websocket.handshake import SAME_ORIGIN, Upgrader
+from websocket.limits import Limits
+from websocket.opcodes import CloseCode
+from websocket.server import Server
+
+_END_OF_INPUT = b"end of input"
+_SHOWN = {"None": "off", "True": "yes", "False": "no"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status: 0, 1 for a failure, 2 for wrong arguments."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except _UsageError as error:
+        print(f"websocket: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"websocket: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return status
+
+
+class _UsageError(Exception):
+    """Report in one line what is wrong with the arguments."""
+
+
+# --- arguments --------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m websocket", description="WebSocket tools.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="run a server"))
+    _add_connect(commands.add_parser("connect", help="talk to a server"))
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_serve)
+    parser.add_argument("app", metavar="APP", help="echo, or module:ConnectionSubclass")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="0 for any free one (%(default)s)")
+    parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
+    parser.add_argument("--reuse-port", action="store_true", help="share the port")
+    parser.add_argument(
+        "--origin",
+        action="append",
+        metavar="ORIGIN",
+        help="let pages of this origin connect, too; '*' for all; repeatable",
+    )
+    parser.add_argument(
+        "--allowed-host", action="append", metavar="HOST", help="refuse other hosts; repeatable"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log every connection")
+    group = parser.add_argument_group("limits", "sizes in bytes, times in seconds")
+    defaults = Limits()
+    for limit in fields(Limits):
+        default = getattr(defaults, limit.name)
+        group.add_argument(
+            "--" + limit.name.replace("_", "-"),
+            type=_limit_type(str(limit.type)),
+            default=default,
+            metavar="N",
+            help=f"{limit.metadata['help']} ({_SHOWN.get(str(default), default)})",
+        )
+
+
+def _add_connect(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_connect)
+    parser.add_argument("url", metavar="URL", help="ws://host[:port]/path")
+    parser.add_argument(
+        "--subprotocol", action="append", default=[], metavar="NAME", help="offer it; repeatable"
+    )
+    parser.add_argument("--origin", metavar="ORIGIN", help="the value of Origin")
+
+
+def _limit_type(annotation: str) -> Callable[[str], Any]:
+    """Return what reads a limit from the command line."""
+    name, _, optional = annotation.partition(" | ")
+    convert: Callable[[str], Any] = {"int": int, "float": float, "bool": _yes_or_no}[name]
+
+    def read(text: str) -> Any:
+        return None if optional and text == "off" else convert(text)
+
+    # argparse shows it: "invalid number or off value: 'x'".
+    read.__name__ = "number or off" if optional else name.replace("bool", "yes or no")
+    return read
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(text)
+    return text == "yes"
+
+
+# --- serve ------------------------------------------------------------------------------------
+
+
+class Echo(Connection):
+    """Send every message back."""
+
+    __slots__ = ()
+
+    def on_message(self, message: str | bytes) -> None:
+        """Send it back."""
+        self.send(message)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    server = Server(
+        _load(options.app),
+        options.host,
+        options.port,
+        unix_path=options.unix,
+        reuse_port=options.reuse_port,
+        limits=_limits(options),
+        upgrader=_upgrader(options),
+    )
+    server.run()
+    return 0
+
+
+def _load(app: str) -> type[Connection]:
+    """Return the connection class that ``module:name`` stands for."""
+    if app == "echo":
+        return Echo
+    module_name, colon, name = app.partition(":")
+    if not (module_name and colon and name):
+        raise _UsageError(f"APP is echo or module:ConnectionSubclass, not {app!r}")
+    # As a script would find it: in the folder where the command was given.
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise _UsageError(f"there is no module {module_name!r} here") from None
+    except AttributeError:
+        raise _UsageError(f"the module {module_name!r} has no {name!r}") from None
+    if not (isinstance(found, type) and issubclass(found, Connection)):
+        raise _UsageError(f"{app} is no subclass of websocket.Connection")
+    return found
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    try:
+        return Limits(**{limit.name: getattr(options, limit.name) for limit in fields(Limits)})
+    except ValueError as error:
+        raise _UsageError(str(error)) from None
+
+
+def _upgrader(options: argparse.Namespace) -> Upgrader:
+    origins = options.origin or []
+    try:
+        return Upgrader(
+            allowed_origins=None if "*" in origins else [SAME_ORIGIN, *origins],
+            allowed_hosts=options.allowed_host,
+        )
+    except ValueError as error:
+        raise _UsageError(f"--origin or --allowed-host is {error}") from None
+
+
+# --- connect ----------------------------------------------------------------------------------
+
+
+class _Terminal(Connection):
+    """Print what arrives."""
+
+    __slots__ = ()
+
+    def on_open(self) -> None:
+        print("connected; end of input (Ctrl-D) closes", file=sys.stderr, flush=True)
+        threading.Thread(target=self._send_lines, daemon=True).start()
+
+    def on_message(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            message = f"({len(message)} bytes) {message.hex(' ')}"
+        print(_printable(message), flush=True)
+
+    def on_pong(self, payload: bytes) -> None:
+        # Answers to what was sent before the ping have arrived before its pong.
+        if payload == _END_OF_INPUT:
+            self.close()
+
+    def on_close(self, code: int, reason: str) -> None:
+        print(_printable(f"closed: {code} {reason}".rstrip()), file=sys.stderr, flush=True)
+        self.reactor.stop()
+
+    def on_error(self, error: Exception) -> None:
+        print(_printable(f"error: {error}"), file=sys.stderr, flush=True)
+        self.reactor.stop()
+
+    def _send_lines(self) -> None:
+        """Send stdin line by line; runs in a thread of its own."""
+        for line in sys.stdin:
+            self.send(line.rstrip("\r\n"))
+        self.ping(_END_OF_INPUT)
+
+
+def _connect(options: argparse.Namespace) -> int:
+    with Reactor() as reactor:
+        try:
+            connection = connect(
+                reactor,
+                options.url,
+                _Terminal,
+                subprotocols=options.subprotocol,
+                origin=options.origin,
+            )
+        except ValueError as error:
+            raise _UsageError(str(error)) from None
+        with contextlib.suppress(KeyboardInterrupt):
+            reactor.run()
+        if connection.is_open:
+            connection.close()
+            with contextlib.suppress(KeyboardInterrupt):
+                reactor.run()
+    end = connection.closed
+    is_regular = end is not None and end.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY)
+    return 0 if connection.is_clean and is_regular else 1
+
+
+def _printable(text: str) -> str:
+    """Escape what would move the cursor or change the terminal's state."""
+    return "".join(
+        character if character.isprintable() or character in "\t\n" else f"\\x{ord(character):02x}"
+        for character in text
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
