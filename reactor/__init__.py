@@ -3,6 +3,8 @@
 Reading order for a newcomer: ``event_handler`` (what is dispatched to), ``wheel`` (time),
 ``loop`` (the turn of the loop), ``protocol`` and ``transport`` (bytes), then ``listener`` and
 ``connector`` (where connections come from). Nothing here knows what a WebSocket is.
+
+``reactor.tls`` is not imported here, so that programs without TLS do not load OpenSSL.
 """
 
 from __future__ import annotations

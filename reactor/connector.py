@@ -1,8 +1,8 @@
 """Opening connections without blocking.
 
 Names are looked up in a thread, addresses are tried one after the other, and one deadline
-covers everything. Each address gets an equal share of the time that is left, so that a first address which
-swallows packets does not use up the time of a second one that would answer.
+covers everything. Each address gets an equal share of the time that is left, so that a first
+address which swallows packets does not use up the time of a second one that would answer.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Connector:
         target: ``(host, port)``, or the path of a Unix socket.
         on_failed: called with a ``ConnectFailed``.
         timeout: seconds for the look-up and all addresses together.
+        transport_factory: called with reactor, socket, protocol and the peer's address;
+            ``Transport``, or something that makes a ``TLSTransport``.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Connector:
         on_failed: Callable[[ConnectFailed], object],
         *,
         timeout: float = TIMEOUT,
+        transport_factory: Callable[..., Transport] = Transport,
     ) -> None:
         self._reactor = reactor
         self._protocol = protocol
         self._target = target
         self._on_failed = on_failed
         self._timeout = timeout
+        self._transport_factory = transport_factory
         self._deadline = reactor.call_later(timeout, self._give_up)
         self._addresses: deque[tuple[int, Address]] = deque()
         self._causes: list[tuple[Address, OSError]] = []
@@ -125,7 +129,7 @@ class Connector:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             with contextlib.suppress(OSError):  # reset already: the first read will say so
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        Transport(self._reactor, sock, self._protocol, address).start()
+        self._transport_factory(self._reactor, sock, self._protocol, address).start()
 
     def _give_up(self) -> None:
         self._fail(f"cannot connect to {_name(self._target)} within {self._timeout:g} s")

@@ -45,6 +45,8 @@ class Listener:
         protocol_factory: called without arguments for each connection.
         accept_batch: connections accepted on one socket in one turn of the loop.
         pause: seconds to rest after the process ran out of descriptors or memory.
+        transport_factory: called with reactor, socket, protocol and the peer's address;
+            ``Transport``, or something that makes a ``TLSTransport``.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class Listener:
         *,
         accept_batch: int = ACCEPT_BATCH,
         pause: float = PAUSE,
+        transport_factory: Callable[..., Transport] = Transport,
     ) -> None:
         self._reactor = reactor
         self._protocol_factory = protocol_factory
         self._accept_batch = accept_batch
         self._pause = pause
+        self._transport_factory = transport_factory
         self._reserve: int | None = None
         self._last_report = -inf
         self._open_reserve()
@@ -117,7 +121,7 @@ class Listener:
                 raise
             logger.exception("making a protocol for %r raised", peername)
             return
-        Transport(self._reactor, sock, protocol, peername).start()
+        self._transport_factory(self._reactor, sock, protocol, peername).start()
 
     # --- exhaustion -------------------------------------------------------------------------
 

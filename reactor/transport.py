@@ -176,10 +176,14 @@ class Transport(EventHandler):
         except OSError as error:
             self._shut(error)
             return
+        self._receive(count)
+
+    def _receive(self, count: int) -> None:
+        """Hand on what was read into the shared buffer; nothing read is the end of the stream."""
         if not count:
             self._read_eof()
             return
-        data = buffer[:count]
+        data = self._reactor.receive_buffer[:count]
         try:
             self._protocol.data_received(data)
         finally:
@@ -238,6 +242,9 @@ class Transport(EventHandler):
 
     def write_eof(self) -> None:
         """End our half of the stream once everything written has been sent."""
+        self._end_writing()
+
+    def _end_writing(self) -> None:
         if self._is_closing or self._eof_is_pending:
             return
         self._eof_is_pending = True
@@ -349,7 +356,7 @@ class Transport(EventHandler):
             return
         timer = self._reactor.call_later(timeout, self.abort)
         self._protocol = _Discarder(self, self._protocol, max_size, timer)
-        self.write_eof()
+        self._end_writing()
         self.resume_reading()
 
     def abort(self) -> None:

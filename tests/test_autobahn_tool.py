@@ -122,7 +122,11 @@ def test_each_case_that_was_asked_for_has_an_outcome_and_no_other_has_one() -> N
     ]
 
 
-@pytest.mark.parametrize("text", ["", "{}", json.dumps({"another agent": {"9.1.1": entry(GOOD)}})])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", index(GONE)[:40], json.dumps({"another agent": {"9.1.1": entry(GOOD)}})],
+    ids=["none", "empty", "cut off", "of another agent"],
+)
 def test_without_a_report_every_case_is_missing(text: str) -> None:
     assert report.parse_outcomes(text, autobahn.AGENT, ["9.1.1"]) == [GONE]
 
@@ -167,6 +171,7 @@ def test_the_table_begins_with_what_is_good() -> None:
     ("outcome", "text", "expected"),
     [
         (LATE, "", ""),
+        (LATE, details()[:40], ""),
         (
             LATE,
             details(received=[["timeout", "A"]]),

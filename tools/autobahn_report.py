@@ -115,7 +115,7 @@ def parse_outcomes(index: str, agent: str, cases: Iterable[str]) -> list[Outcome
         agent: under which name our side stands in it.
         cases: what was asked for.
     """
-    entries = json.loads(index).get(agent, {}) if index else {}
+    entries = _load(index).get(agent, {})
     return [_parse_outcome(case, entries.get(case)) for case in cases]
 
 
@@ -142,9 +142,9 @@ def reason(outcome: Outcome, details: str) -> str:
         outcome: of a case that is not good.
         details: the case's own report, JSON; empty when there is none.
     """
-    if not details:
+    report = _load(details)
+    if not report:
         return ""
-    report = json.loads(details)
     complaints = []
     if outcome.behavior not in GOOD:
         complaints += [report["result"], f"Received: {_events(report['received'])}"]
@@ -155,6 +155,15 @@ def reason(outcome: Outcome, details: str) -> str:
     text = "; ".join(complaint.strip().rstrip(".") for complaint in complaints)
     line = " ".join(_MARKUP.sub("", text).split())
     return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "..."
+
+
+def _load(text: str) -> dict[str, Any]:
+    """Return what a file of the report says; nothing when the suite was ended while writing it."""
+    try:
+        report: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return {}
+    return report
 
 
 def _events(events: Iterable[Sequence[Any]]) -> str:

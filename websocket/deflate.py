@@ -6,12 +6,12 @@ For: the extension's parameters, and payloads in and out. Not for: RSV1 and fram
     server   accept(offers) -> Agreement, answer    ─┐     compressor(agreement) -> Compressor
     client   offer() -> header ... agree(answer)    ─┴──>  inflater(agreement)   -> Inflater
 
-Memory, in bytes, by zlib's own formulas (zconf.h), which the growth of the process confirms:
+Memory, by zlib's own formulas (zconf.h); so much does a process grow for each of thousands:
 
-                                            12 bits, memory level 5     15 bits, level 8
-    compressor  2^(bits+2) + 2^(level+9) + 6 KiB      38 KiB                262 KiB
-    inflater    2^bits + 7 KiB                        11 KiB                 39 KiB
-    history     2^bits                                 4 KiB                 32 KiB
+                                              12 bits, memory level 5    15 bits, level 8
+    compressor   2^(bits+2) + 2^(level+9) + ~6 KiB     39 KiB                262 KiB
+    inflater     2^bits + ~8 KiB                       12 KiB                 40 KiB
+    history      2^bits                                 4 KiB                 32 KiB
 
 Without context takeover, the default, an idle connection holds none of these: one compressor
 serves all connections, and an inflater exists only while a message is incomplete. With takeover
@@ -133,22 +133,21 @@ class Deflate:
         ValueError: a number is out of its range; the text gives the range.
     """
 
-    # 12 bits find nearly all repetitions that JSON messages of a few KiB have, for an eighth of
-    # the memory of 15.
+    # In JSON of up to 16 KiB, 12 bits find all that 15 find, with an eighth of the memory; 9 make
+    # it a tenth longer.
     compress_bits: int = 12
     # The peer's window. A client that does not let itself be limited uses 15 bits.
     inflate_bits: int = 12
-    # Takeover compresses series of small messages several times better, and costs memory for
-    # each connection as long as it is open: see the table above.
+    # Takeover halves JSON of 250 bytes once more, and takes a quarter off 1 KiB, but costs memory
+    # for each connection as long as it is open: see the table above.
     compress_takeover: bool = False
     inflate_takeover: bool = False
-    # zlib's own default; 1 takes three quarters of the time and makes JSON a tenth longer.
+    # zlib's own default. Level 1 takes three quarters of the time, and makes JSON a tenth longer.
     level: int = 6
-    # zlib's default of 8 is meant for files: longer blocks and larger hash tables than a message
-    # of a few KiB can fill.
+    # zlib's default of 8 is meant for files; for messages of a few KiB it gains nothing.
     memory_level: int = 5
-    # Bytes in a message from which on it is worth compressing: a smaller one fits into a packet
-    # as it is.
+    # Bytes from which on a message is worth compressing: a smaller one fits into a packet as it
+    # is.
     threshold: int = KIB
     # Bytes a second that a connection's messages may inflate to, a second's worth at once: the
     # time of the reactor is spent by what comes out, not by what came in. None for no limit.
@@ -307,8 +306,9 @@ def _bad_answer(fault: str) -> HandshakeError:
 class Compressor:
     """Compress messages; without takeover one for all connections, with it one for each.
 
-    To be used from the reactor's thread only. With takeover what ``compress`` returns must be
-    sent, in that order: the peer's window is to stay the same as ours.
+    With takeover it belongs to the reactor's thread, and what ``compress`` returns must be sent,
+    in that order: the peer's window has to stay the same as ours. Without, any thread may use it,
+    and equal payloads become equal bytes.
 
     Args:
         bits: the window's size, as a power of two: 9 to 15.
@@ -323,8 +323,9 @@ class Compressor:
         self._settings = (level, zlib.DEFLATED, -bits, memory_level)
         # A full flush makes zlib forget all that went before, for less than a new stream costs.
         self._flush_mode = zlib.Z_SYNC_FLUSH if keeps_context else zlib.Z_FULL_FLUSH
-        # A stream is put back only after its flush: one that an exception interrupted, Ctrl-C
-        # for example, holds half a message, which must not begin another connection's.
+        # Taken out for a message, put back after its flush: a stream that an exception, Ctrl-C
+        # for example, has interrupted holds half a message, and must not add it to another
+        # connection's. And no two threads hold the same one.
         self._idle: deque[zlib._Compress] = deque(maxlen=1)
 
     def compress(self, payload: bytes) -> bytes:
@@ -392,8 +393,8 @@ class Inflater:
 
         Args:
             piece: some of the payload, of any size.
-            room: how many bytes the message may still grow by. At most 16 KiB more are
-                inflated before the message is refused.
+            room: how many bytes the message may still grow by; no more than one beyond them is
+                ever inflated.
 
         Raises:
             FrameTooLarge: the message is larger, or made of too many streams.
@@ -439,8 +440,9 @@ class Inflater:
         is_pending = True
         while is_pending:
             stream = self._stream or self._new_stream()
+            max_length = min(_STEP, room + 1)
             try:
-                part = stream.decompress(data, _STEP)
+                part = stream.decompress(data, max_length)
             except zlib.error:
                 raise InvalidPayload("compressed data is malformed") from None
             if part:
@@ -452,7 +454,7 @@ class Inflater:
                 data = stream.unused_data
                 self._end_stream()
             # Output that did not fit may wait inside zlib when all input is consumed.
-            is_pending = len(data) > 0 or (len(part) == _STEP and not stream.eof)
+            is_pending = len(data) > 0 or (len(part) == max_length and not stream.eof)
         return room
 
     def _take(self, part: bytes, room: int) -> None:
