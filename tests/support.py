@@ -282,6 +282,16 @@ class FakeNetwork:
         return bool(reactor._selector.select(0))
 
 
+def has_ipv6() -> bool:
+    """Tell whether this machine has an IPv6 loopback address."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def run_until(reactor: Reactor, condition: Callable[[], object]) -> None:
     """Run turns over real sockets until a condition holds; it fails after some seconds."""
     give_up_at = time.monotonic() + 10

@@ -73,12 +73,11 @@ def test_public_limits_are_the_defaults_with_messages_rated() -> None:
     assert Limits.public(max_fragments=7) == Limits(message_rate=50.0, max_fragments=7)
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_limit_has_a_line_of_help(name: str) -> None:
-    line = FIELDS[name].metadata["help"]
-    assert line
-    assert line == line.strip()
-    assert "\n" not in line
+def test_every_limit_has_a_line_of_help() -> None:
+    for limit in FIELDS.values():
+        line = limit.metadata["help"]
+        assert line, limit.name
+        assert line.splitlines() == [line.strip()]
 
 
 def test_limits_do_not_change() -> None:
@@ -91,11 +90,11 @@ def test_limits_do_not_change() -> None:
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("value", [-1, -0.5, math.nan, -math.inf])
-def test_a_limit_is_not_negative_and_is_a_number(name: str, value: float) -> None:
-    changes: dict[str, Any] = {name: value}
-    with pytest.raises(ValueError, match=f"{name} must be positive, not {value}"):
-        Limits(**changes)
+def test_a_limit_is_not_negative_and_is_a_number(name: str) -> None:
+    for value in (-1, -0.5, math.nan, -math.inf):
+        changes: dict[str, Any] = {name: value}
+        with pytest.raises(ValueError, match=f"{name} must be positive, not {value}"):
+            Limits(**changes)
 
 
 @pytest.mark.parametrize("name", NUMBERS)

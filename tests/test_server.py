@@ -17,6 +17,7 @@ from support import (
     Recorder,
     Stage,
     as_socket,
+    has_ipv6,
     read_head,
     run_until,
     upgrade_request,
@@ -170,13 +171,7 @@ def check_talk(server: Server, client: socket.socket) -> None:
     assert frames == b"\x81\x05hello" + b"\x88\x02\x03\xe8"
 
 
-HAS_IPV6 = socket.has_ipv6
-with contextlib.suppress(OSError):
-    HAS_IPV6 = False
-    with socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::1", 0))
-        HAS_IPV6 = True
-needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 needs_unix = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import random
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import streams
 from streams import Echo, Witness, connected_pair, needs_unix_sockets, run_until
-from support import FakeNetwork, MemorySocket, Stage, as_socket
+from support import MemorySocket, Stage, as_socket
 
 from reactor import READ, WRITE, Listener, Protocol, Reactor, Transport, open_unix_socket
 from reactor.transport import HIGH_WATERMARK
@@ -154,7 +155,7 @@ def test_set_protocol_hands_the_stream_over(stage: Stage) -> None:
 def test_what_the_peer_sends_arrives_once_and_in_order(stage: Stage) -> None:
     witness = Witness()
     _, theirs = start(stage, witness)
-    data = random.Random(1).randbytes(MIB) if hasattr(random.Random, "randbytes") else bytes(MIB)
+    data = random.Random(1).randbytes(MIB)
     theirs.feed(data)
     stage.settle()
     assert witness.received == data
@@ -305,8 +306,9 @@ def test_the_end_is_reported_once_even_if_reading_is_resumed_after_it(stage: Sta
 
 @pytest.mark.parametrize("ending", ["abort", "close"])
 def test_eof_received_may_end_the_transport_itself(stage: Stage, ending: str) -> None:
-    witness = Witness(eof=lambda: getattr(witness.transport, ending)())
-    _, theirs = start(stage, witness)
+    witness = Witness(eof=lambda: end())
+    transport, theirs = start(stage, witness)
+    end = getattr(transport, ending)
     theirs.end()
     stage.settle()
     assert witness.names == ["made", "eof", "lost"]
@@ -405,7 +407,7 @@ def test_more_buffers_than_one_call_takes_need_more_calls(
     transport.writelines(data)
     stage.settle()
     assert theirs.take() == b"".join(data)
-    assert counts == [1024, 1024]
+    assert counts == [1024, 1024, 952]
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EINTR], ids=["EAGAIN", "EINTR"])
@@ -569,7 +571,7 @@ def test_a_protocol_that_writes_more_when_resumed_is_paused_again(stage: Stage) 
     witness = Witness(resume=lambda: witness.transport.write(bytes(200)))
     transport, theirs = start(stage, witness, capacity=10)
     transport.set_write_buffer_limits(high=100, low=0)
-    transport.write(bytes(101))
+    transport.write(bytes(200))
     stage.settle()
     for _ in range(100):
         theirs.take()
@@ -749,6 +751,7 @@ def test_abort_ends_a_close_that_takes_too_long(stage: Stage) -> None:
 @pytest.mark.parametrize("place", ["made", "data", "resume"])
 def test_connection_lost_is_a_call_of_its_own(stage: Stage, place: str, ending: str) -> None:
     """The witness checks that it comes from within no other call."""
+    witness: Witness
     witness = Witness(**{place: lambda *args: getattr(witness.transport, ending)()})
     transport, theirs = start(stage, witness, capacity=3)
     transport.set_write_buffer_limits(3)
@@ -794,6 +797,33 @@ def test_a_lost_transport_is_forgotten(stage: Stage) -> None:
     assert transport.interest == 0
 
 
+def test_a_lost_transport_is_kept_alive_by_nothing(stage: Stage) -> None:
+    witness = Witness()
+    transport, theirs = start(stage, witness)
+    transport.write(b"x")
+    transport.linger(timeout=5, max_size=1000)
+    stage.settle()
+    theirs.end()
+    stage.settle()
+    is_alive = weakref.ref(witness)
+    del witness, transport
+    gc.collect()
+    assert is_alive() is None
+
+
+def test_the_interest_follows_what_is_wanted(stage: Stage) -> None:
+    transport, theirs = start(stage, Witness(), capacity=3)
+    interests = [transport.interest]
+    transport.write(b"0123456789")
+    stage.settle()
+    interests.append(transport.interest)
+    transport.pause_reading()
+    interests.append(transport.interest)
+    drain(stage, theirs)
+    interests.append(transport.interest)
+    assert interests == [READ, READ | WRITE, WRITE, 0]
+
+
 # --- exceptions in callbacks ---------------------------------------------------------------------
 
 
@@ -808,7 +838,8 @@ def test_an_exception_ends_its_own_stream_and_no_other(
     transport.set_write_buffer_limits(3)
     transport.write(bytes(10))
     theirs.feed(b"x")
-    theirs.end()
+    if place == "eof":
+        theirs.end()
     drain(stage, theirs)
     other_end.feed(b"alive")
     stage.settle()
@@ -1009,7 +1040,7 @@ def test_half_close_over_real_sockets() -> None:
             transport.close()
 
 
-def test_a_real_reset_is_an_error(tmp_path: Path) -> None:
+def test_a_real_reset_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, Reactor() as reactor:
         with socket.create_connection(server.getsockname()) as theirs:
             ours, peername = server.accept()
@@ -1073,32 +1104,3 @@ def test_a_unix_socket_is_a_stream_like_any_other(tmp_path: Path) -> None:
             assert echo.transport.get_extra_info("sockname") == path
         run_until(reactor, lambda: echo.is_lost)
         listener.close()
-
-
-def test_a_lost_transport_leaves_no_cycle_but_that_with_its_protocol() -> None:
-    """What the reactor holds on to would be found here: it must hold on to nothing."""
-    network = FakeNetwork()
-    with network.reactor() as reactor:
-        transport, _ = network.transport(reactor, Protocol())
-        transport.abort()
-        network.settle(reactor)
-        gc.collect()
-        holders = [
-            holder
-            for holder in gc.get_referrers(transport)
-            if holder in (reactor._handlers, reactor._ready, reactor._unflushed)
-        ]
-        assert holders == []
-
-
-def test_the_interest_follows_what_is_wanted(stage: Stage) -> None:
-    transport, theirs = start(stage, Witness(), capacity=3)
-    interests = [transport.interest]
-    transport.write(b"0123456789")
-    stage.settle()
-    interests.append(transport.interest)
-    transport.pause_reading()
-    interests.append(transport.interest)
-    drain(stage, theirs)
-    interests.append(transport.interest)
-    assert interests == [READ, READ | WRITE, WRITE, 0]

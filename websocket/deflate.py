@@ -56,12 +56,10 @@ _MIN_COMPRESS_BITS = 9
 _FLUSH_TAIL = b"\x00\x00\xff\xff"
 # RFC 7692, 7.2.3.6: the header of an empty block; zlib gives nothing for a second flush.
 _EMPTY_MESSAGE = b"\x00"
-# Behind the tail a final empty block: the inflater takes it for the end just when the message
-# before it was complete. zlib tells in no other way that it is not inside a block.
-_MESSAGE_END = _FLUSH_TAIL + b"\x01\x00\x00\xff\xff"
+_EMPTY_FINAL_BLOCK = b"\x01\x00\x00\xff\xff"
 
-# What every version of Python inflates at once, without growing its buffer.
-_STEP = 16 * KIB
+# Bytes to take in and to put out at once. More would be a tenth faster with long messages only.
+_STEP = 8 * KIB
 # Enough to end one in each of many flushes with a final block. Each costs a new inflater and a
 # copy of the rest of the step.
 _MAX_FINAL_BLOCKS = 256
@@ -355,7 +353,7 @@ class Inflater:
     forgotten, and the connection must be failed.
 
     A reference beyond the agreed window fails where zlib has to look it up in the window. Within
-    a step of 16 KiB it finds the bytes in the output, and they are the right ones.
+    a step of 8 KiB it finds the bytes in the output, and they are the right ones.
 
     Args:
         bits: the window's size, as a power of two: 8 to 15.
@@ -422,10 +420,11 @@ class Inflater:
         # nothing after a final block.
         if self._stream is not None:
             # RFC 7692, 7.2.2: append what the sender has left out.
-            output = self.feed(_MESSAGE_END, room)
-            if self._stream is not None:
+            output = self.feed(_FLUSH_TAIL, room)
+            if self._stream is not None and not _is_between_blocks(self._stream):
                 self.discard()
                 raise InvalidPayload("compressed message is cut off")
+        self._stream = None
         self._final_blocks = 0
         return output
 
@@ -440,7 +439,8 @@ class Inflater:
         is_pending = True
         while is_pending:
             stream = self._stream or self._new_stream()
-            max_length = min(_STEP, room + 1)
+            # Zero would mean no limit at all.
+            max_length = max(1, min(_STEP, room + 1))
             try:
                 part = stream.decompress(data, max_length)
             except zlib.error:
@@ -486,3 +486,16 @@ class Inflater:
         self._final_blocks += 1
         if self._final_blocks > _MAX_FINAL_BLOCKS:
             raise FrameTooLarge("message is made of too many compressed streams")
+
+
+def _is_between_blocks(stream: zlib._Decompress) -> bool:
+    """Tell whether a stream has nothing begun; it is of no use afterwards.
+
+    zlib does not say where it stands. But only there a final empty block is nothing else than
+    the end.
+    """
+    try:
+        output = stream.decompress(_EMPTY_FINAL_BLOCK, 1)
+    except zlib.error:
+        return False
+    return stream.eof and not output and not stream.unused_data
