@@ -125,11 +125,18 @@ class Connector:
     def attempt_succeeded(self, sock: socket.socket, address: Address) -> None:
         """Hand the connected socket over to a transport."""
         self._attempt = None
-        self.cancel()
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             with contextlib.suppress(OSError):  # reset already: the first read will say so
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._transport_factory(self._reactor, sock, self._protocol, address).start()
+        try:
+            transport = self._transport_factory(self._reactor, sock, self._protocol, address)
+        except Exception as error:
+            # Reset already; or TLS that takes no such host name.
+            sock.close()
+            self._fail(f"cannot use the connection to {_name(self._target)}: {error}")
+            return
+        self.cancel()
+        transport.start()
 
     def _give_up(self) -> None:
         self._fail(f"cannot connect to {_name(self._target)} within {self._timeout:g} s")

@@ -121,7 +121,13 @@ class Listener:
                 raise
             logger.exception("making a protocol for %r raised", peername)
             return
-        self._transport_factory(self._reactor, sock, protocol, peername).start()
+        try:
+            transport = self._transport_factory(self._reactor, sock, protocol, peername)
+        except OSError as error:
+            logger.debug("the accepted connection is gone already: %s", error)
+            sock.close()
+            return
+        transport.start()
 
     # --- exhaustion -------------------------------------------------------------------------
 

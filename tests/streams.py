@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import selectors
 import socket
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -106,23 +105,28 @@ class Echo(Witness):
         self.transport.write(data)
 
 
-def run_until(reactor: Reactor, condition: Callable[[], object]) -> None:
-    """Run turns until a condition holds; for real sockets, which take their time."""
-    end = time.monotonic() + FAIL_SAFE
-    while not condition():
-        assert time.monotonic() < end, "the condition never came to hold"
-        reactor.run_once(FAIL_SAFE)
+@contextmanager
+def connected_pair(
+    reactor: Reactor, protocol: Protocol
+) -> Iterator[tuple[Transport, socket.socket]]:
+    """Give a started transport on a real socket, and the (blocking) other end."""
+    with connected_pairs(reactor, protocol) as (pair,):
+        yield pair
 
 
 @contextmanager
-def connected_pair(
-    reactor: Reactor, protocol: Protocol, **options: Any
-) -> Iterator[tuple[Transport, socket.socket]]:
-    """Give a started transport on a real socket, and the (blocking) other end."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        theirs.settimeout(FAIL_SAFE)
-        ours.setblocking(False)
-        transport = Transport(reactor, ours, protocol, **options)
-        transport.start()
-        yield transport, theirs
+def connected_pairs(
+    reactor: Reactor, *protocols: Protocol
+) -> Iterator[list[tuple[Transport, socket.socket]]]:
+    """Give a started transport and the other end for each of the protocols."""
+    with ExitStack() as stack:
+        pairs = []
+        for protocol in protocols:
+            ours, theirs = socket.socketpair()
+            stack.enter_context(theirs)
+            theirs.settimeout(FAIL_SAFE)
+            ours.setblocking(False)
+            transport = Transport(reactor, ours, protocol)
+            transport.start()
+            pairs.append((transport, theirs))
+        yield pairs

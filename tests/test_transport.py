@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import streams
-from streams import Echo, Witness, connected_pair, needs_unix_sockets, run_until
-from support import MemorySocket, Stage, as_socket
+from streams import Echo, Witness, connected_pair, needs_unix_sockets
+from support import MemorySocket, Stage, as_socket, run_until
 
 from reactor import READ, WRITE, Listener, Protocol, Reactor, Transport, open_unix_socket
 from reactor.transport import HIGH_WATERMARK
@@ -306,9 +306,9 @@ def test_the_end_is_reported_once_even_if_reading_is_resumed_after_it(stage: Sta
 
 @pytest.mark.parametrize("ending", ["abort", "close"])
 def test_eof_received_may_end_the_transport_itself(stage: Stage, ending: str) -> None:
-    witness = Witness(eof=lambda: end())
+    witness = Witness()
     transport, theirs = start(stage, witness)
-    end = getattr(transport, ending)
+    witness.hooks["eof"] = getattr(transport, ending)
     theirs.end()
     stage.settle()
     assert witness.names == ["made", "eof", "lost"]

@@ -44,10 +44,12 @@ class Connection(Endpoint):
         subprotocol: the one agreed on, or None.
         remote_address: the peer's address, as sockets give it.
         created_at: when the object was made, in seconds on the reactor's clock.
+        opened_at: when it was opened, in seconds on the reactor's clock, or None.
         last_ping: when the last ping was sent, in seconds on the reactor's clock, or None.
         latency: seconds between the last ping and its pong, or None.
         state: where it is in its life.
         cause: why it ended, or is about to; None before.
+        error: what ``on_error`` was called with last, or None.
         is_clean: the closing handshake completed.
         is_client: this end is the client.
         limits: the limits that it keeps.

@@ -66,7 +66,10 @@ class Endpoint(Lifecycle):
         """Read frames; called by the transport."""
         deadlines = self._deadlines
         deadlines.received_at = self.reactor.time
-        deadlines.pinged_at = None
+        if deadlines.pinged_at is not None:
+            deadlines.pinged_at = None
+            # The next ping may be due before the deadline of this one would have been.
+            self._arm()
         self._statistics.bytes_in += len(data)
         self._held += self._reader.feed(data)
         if self._assembler.is_open or deadlines.message_began_at is not None:

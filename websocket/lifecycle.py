@@ -78,10 +78,12 @@ class Lifecycle(Callbacks):
         subprotocol: the one agreed on, or None.
         remote_address: the peer's address, as sockets give it.
         created_at: when the object was made, in seconds on the reactor's clock.
+        opened_at: when it was opened, in seconds on the reactor's clock, or None.
         last_ping: when the last ping was sent, in seconds on the reactor's clock, or None.
         latency: seconds between the last ping and its pong, or None.
         state: where it is in its life.
         cause: why it ended, or is about to; None before.
+        error: what ``on_error`` was called with last, or None.
         is_clean: the closing handshake completed.
         is_client: this end is the client.
         limits: the limits that it keeps.
@@ -102,12 +104,14 @@ class Lifecycle(Callbacks):
         "_writer",
         "cause",
         "created_at",
+        "error",
         "id",
         "is_clean",
         "is_client",
         "last_ping",
         "latency",
         "limits",
+        "opened_at",
         "remote_address",
         "request",
         "session",
@@ -146,10 +150,12 @@ class Lifecycle(Callbacks):
         self.subprotocol: str | None = None
         self.remote_address: Any = None
         self.created_at = reactor.time
+        self.opened_at: float | None = None
         self.last_ping: float | None = None
         self.latency: float | None = None
         self.state = State.CONNECTING
         self.cause: Cause | None = None
+        self.error: Exception | None = None
         self.is_clean = False
 
     def __repr__(self) -> str:
@@ -188,6 +194,7 @@ class Lifecycle(Callbacks):
         self.subprotocol = subprotocol
         self.remote_address = transport.get_extra_info("peername")
         self._deadlines.received_at = self._deadlines.message_at = self.reactor.time
+        self.opened_at = self.reactor.time
         self.state = State.OPEN
         transport.set_write_buffer_limits(self.limits.write_soft_mark)
         transport.set_protocol(self)
@@ -383,6 +390,7 @@ class Lifecycle(Callbacks):
             self._report(error)
 
     def _report(self, error: Exception) -> None:
+        self.error = error
         try:
             self.on_error(error)
         except Exception:
