@@ -182,15 +182,17 @@ class Reactor:
 
         Raises:
             ReactorRunning: called from a callback of the loop; call ``stop`` there.
+            ValueError: there are signal handlers to restore, which only the main thread can do.
         """
         if self._is_closed:
             return
         if self._is_in_turn:
             raise ReactorRunning("close() called from a callback: call stop() there instead")
+        # Before anything else: a signal that came later would find the reactor closed.
+        self._signals.remove_all()
         self._is_closed = True
         self._thread_id = threading.get_ident()
         try:
-            self._signals.remove_all()
             for handler in self._guests():
                 self._call(handler.abort, ())
             self._run_ready()

@@ -50,11 +50,16 @@ class Signals:
         self._previous.setdefault(number, previous)
 
     def remove(self, number: int) -> bool:
-        """Restore what was there before ``add``; tell whether there was something to restore."""
+        """Restore what was there before ``add``; tell whether there was something to restore.
+
+        Raises:
+            ValueError: not in the main thread; nothing has changed then.
+        """
         if number not in self._previous:
             return False
-        previous = self._previous.pop(number)
+        previous = self._previous[number]
         signal.signal(number, signal.SIG_DFL if previous is None else previous)
+        del self._previous[number]
         return True
 
     def remove_all(self) -> None:

@@ -16,21 +16,32 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from reactor.event_handler import READ, WRITE
 from reactor.protocol import Protocol
-from reactor.transport import Transport
+from reactor.transport import Buffer, Transport
 
 if TYPE_CHECKING:
     from reactor.loop import Reactor
 
-_WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+# RFC 8446, 5.1: no record carries more. One that is full is seldom the last of its burst.
+_RECORD_SIZE = 16 * 1024
+# What is handed to OpenSSL in one call: 64 KiB make four full records.
+_CHUNK_SIZE = 4 * _RECORD_SIZE
+# Bytes to send in one go before others have their turn.
+_SEND_BUDGET = 4 * _CHUNK_SIZE
+
+# PyPy does not name the option; the number is OpenSSL's, from 1.1.0h on.
+_OP_NO_RENEGOTIATION = getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
 
 
 class TLSTransport(Transport):
     """Move the bytes of one connected socket through TLS. Reactor's thread only.
+
+    A handshake that fails, or a certificate that is refused, ends in ``connection_lost`` with
+    the ``ssl.SSLError``.
 
     Args:
         reactor: dispatches the socket's readiness from ``start`` on.
@@ -39,12 +50,15 @@ class TLSTransport(Transport):
         peername: the peer's address where the caller knows it already.
         context: says what certificates to show and to ask for.
         server_hostname: on the client's side, whom to expect; None on the server's side.
-
-    Raises:
-        OSError: the socket is not connected any more.
     """
 
-    __slots__ = ("_handshake_wants", "_read_wants_write", "_write_wants_read")
+    __slots__ = (
+        "_context",
+        "_handshake_wants",
+        "_read_wants_write",
+        "_server_hostname",
+        "_write_wants_read",
+    )
 
     def __init__(
         self,
@@ -56,15 +70,11 @@ class TLSTransport(Transport):
         context: ssl.SSLContext,
         server_hostname: str | None = None,
     ) -> None:
-        wrapped = context.wrap_socket(
-            sock,
-            server_side=server_hostname is None,
-            server_hostname=server_hostname,
-            do_handshake_on_connect=False,
-        )
-        super().__init__(reactor, wrapped, protocol, peername)
+        super().__init__(reactor, sock, protocol, peername)
+        self._context = context
+        self._server_hostname = server_hostname
         # What the handshake waits for; 0 once it is over.
-        self._handshake_wants = READ if server_hostname is None else READ | WRITE
+        self._handshake_wants = READ if server_hostname is None else WRITE
         self._read_wants_write = False
         self._write_wants_read = False
 
@@ -77,15 +87,37 @@ class TLSTransport(Transport):
         """Watch the socket, call ``connection_made``, and begin the handshake."""
         super().start()
         if self.fd >= 0:
+            self._wrap()
             self._update_interest()
 
+    def _wrap(self) -> None:
+        try:
+            # Raises where the peer is gone already. wrap_socket would too, but only after it
+            # has taken the descriptor away, and nobody could close that.
+            self._socket.getpeername()
+            self._socket = self._context.wrap_socket(
+                self._socket,
+                server_side=self._server_hostname is None,
+                server_hostname=self._server_hostname,
+                do_handshake_on_connect=False,
+            )
+        except (OSError, ValueError) as error:  # ValueError: this is no host's name
+            self._shut(error)
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return ``"ssl_object"`` or ``"peercert"``, else as a plain transport."""
+        """Return ``"ssl_object"`` or ``"peercert"``, else as a plain transport.
+
+        The former is there after ``connection_made``, the latter from the end of the handshake
+        until the end of the stream.
+        """
+        if name not in {"ssl_object", "peercert"}:
+            return super().get_extra_info(name, default)
+        tls = self._socket
+        if not isinstance(tls, ssl.SSLSocket):
+            return default
         if name == "ssl_object":
-            return self._tls
-        if name == "peercert":
-            return self._tls.getpeercert() if not self._handshake_wants else default
-        return super().get_extra_info(name, default)
+            return tls
+        return default if tls.version() is None else tls.getpeercert()
 
     # --- readiness --------------------------------------------------------------------------
 
@@ -94,9 +126,9 @@ class TLSTransport(Transport):
         if self._handshake_wants:
             self._shake_hands()
             return
-        if mask & READ or self._read_wants_write:
+        if mask & (WRITE if self._read_wants_write else READ):
             self._read()
-        if self._is_blocked and (mask & WRITE or self._write_wants_read):
+        if self._is_blocked and mask & (READ if self._write_wants_read else WRITE):
             self.flush()
 
     def _shake_hands(self) -> None:
@@ -108,15 +140,13 @@ class TLSTransport(Transport):
             self._handshake_wants = WRITE
         except OSError as error:
             self._shut(error)
-            return
         else:
             self._handshake_wants = 0
-        self._update_interest()
-        if not self._handshake_wants:
-            self.flush()
-            if self._eof_is_pending and not self._buffers:
+            if self._buffers:
+                self.flush()
+            elif self._eof_is_pending:
                 self._shutdown_write()
-            self._read_soon()
+        self._update_interest()
 
     def _update_interest(self) -> None:
         if self.fd < 0:
@@ -137,40 +167,41 @@ class TLSTransport(Transport):
     def resume_reading(self) -> None:
         """Read input again, beginning with what has been decrypted already."""
         super().resume_reading()
-        self._read_soon()
+        if not self._handshake_wants and self._tls.pending():
+            # The selector does not see these bytes.
+            self._reactor.call_soon(self._read_pending)
 
-    def _read_soon(self) -> None:
-        """Read without waiting for readiness: the selector does not see decrypted bytes."""
-        if not self._handshake_wants and self.is_reading():
-            self._reactor.call_soon(self._read_again)
-
-    def _read_again(self) -> None:
-        if self.fd >= 0 and self.is_reading():
-            try:
-                self._read()
-            except Exception as error:
-                self.on_failure(error)
-                raise
+    def _read_pending(self) -> None:
+        try:
+            self.on_ready(READ)
+        except Exception as error:
+            self.on_failure(error)
+            raise
 
     def _read(self) -> None:
         wanted_write, self._read_wants_write = self._read_wants_write, False
-        try:
-            count = self._tls.recv_into(self._reactor.receive_buffer)
-        except ssl.SSLWantReadError:
-            count = -1
-        except ssl.SSLWantWriteError:
-            self._read_wants_write = True
-            count = -1
-        except OSError as error:
-            self._shut(error)
-            return
-        if wanted_write != self._read_wants_write:
+        self._read_records()
+        if wanted_write or self._read_wants_write:
             self._update_interest()
-        if count < 0:
-            return
-        self._receive(count)
-        if self.is_reading() and self._tls.pending():
-            self._read_soon()
+
+    def _read_records(self) -> None:
+        """Read a record, and more while they are full, but no more than a plain socket would."""
+        allowance = len(self._reactor.receive_buffer)
+        while self.is_reading():
+            try:
+                count = self._tls.recv_into(self._reactor.receive_buffer)
+            except (ssl.SSLWantReadError, BlockingIOError):  # the latter after _shutdown_write
+                return
+            except ssl.SSLWantWriteError:
+                self._read_wants_write = True
+                return
+            except OSError as error:
+                self._shut(error)
+                return
+            self._receive(count)
+            allowance -= count
+            if (count < _RECORD_SIZE or allowance <= 0) and not self._tls.pending():
+                return
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -180,22 +211,41 @@ class TLSTransport(Transport):
             super().flush()
 
     def _send(self) -> int:
-        # RFC 8446, 5.1: a record carries 16 KiB at the most; small writes had better share one.
-        if len(self._buffers) > 1 and self._buffered <= self._high:
-            self._buffers = [b"".join(self._buffers)]
         self._write_wants_read = False
         sent = 0
         try:
-            for buffer in self._buffers:
-                count = self._tls.send(buffer)
-                sent += count
-                if count < len(buffer):
+            for chunk in self._chunks():
+                sent += self._tls.send(chunk)
+                if sent >= _SEND_BUDGET:
                     break
         except ssl.SSLWantWriteError:
             pass
         except ssl.SSLWantReadError:
             self._write_wants_read = True
         return sent
+
+    def _chunks(self) -> Iterator[Buffer]:
+        """Cut what waits into chunks: small writes share records, large ones are not copied.
+
+        OpenSSL takes a chunk whole or not at all, and wants one that it did not take again: the
+        same bytes, and no fewer. So it is, since all that can happen meanwhile is more writes.
+        No chunk is empty: there is no way to tell OpenSSL to send nothing.
+        """
+        small: list[Buffer] = []
+        size = 0
+        for buffer in self._buffers:
+            if size and size + len(buffer) > _CHUNK_SIZE:
+                yield b"".join(small)
+                small, size = [], 0
+            if len(buffer) <= _CHUNK_SIZE:
+                small.append(buffer)
+                size += len(buffer)
+            else:
+                view = memoryview(buffer)
+                for start in range(0, len(view), _CHUNK_SIZE):
+                    yield view[start : start + _CHUNK_SIZE]
+        if size:
+            yield b"".join(small)
 
     def write_eof(self) -> None:
         """Refuse: Python's TLS has no half-close. Use ``close``."""
@@ -204,20 +254,20 @@ class TLSTransport(Transport):
     # --- ending -----------------------------------------------------------------------------
 
     def _shutdown_write(self) -> None:
-        if self._handshake_wants:
-            return
-        self._notify()
-        # From here on the socket is a plain one: what still arrives is discarded unread.
-        super()._shutdown_write()
+        if not self._handshake_wants:
+            self._notify()
+            # From here on the socket is a plain one: what still arrives is discarded unread.
+            super()._shutdown_write()
 
     def _shut(self, error: Exception | None) -> None:
-        if error is None and self.fd >= 0 and not self._handshake_wants:
+        # With bytes unsent the peer must not be told that this was all.
+        if error is None and not self._handshake_wants and not self._buffers:
             self._notify()
         super()._shut(error)
 
     def _notify(self) -> None:
         """Send close_notify, so that the end cannot be forged; never wait for the peer's."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it has been sent already
             self._tls.unwrap()
 
 
@@ -266,20 +316,13 @@ class ServerTLS:
     def make_transport(
         self, reactor: Reactor, sock: socket.socket, protocol: Protocol, peername: Any = None
     ) -> TLSTransport:
-        """Return a transport with the present certificate: a ``transport_factory``.
-
-        Raises:
-            OSError: the socket is not connected any more.
-        """
+        """Return a transport with the present certificate: a ``transport_factory``."""
         return TLSTransport(reactor, sock, protocol, peername, context=self.context)
 
     def _load(self) -> ssl.SSLContext:
         # A new context each time: a failed load into the old one would leave it half changed.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-        # RFC 7301: a WebSocket in HTTP/2 would need another opening handshake (RFC 8441).
-        context.set_alpn_protocols(["http/1.1"])
+        _restrict(context)
         # A function, so that OpenSSL never asks on the terminal; it wants bytes or str.
         context.load_cert_chain(self._certificate, self._key, lambda: self._password or "")
         if self._client_authorities is not None:
@@ -298,6 +341,12 @@ def client_context(authorities: str | None = None) -> ssl.SSLContext:
             the system.
     """
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authorities)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    _restrict(context)
     return context
+
+
+def _restrict(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | _OP_NO_RENEGOTIATION
+    # RFC 7301: a WebSocket in HTTP/2 would need another opening handshake (RFC 8441).
+    context.set_alpn_protocols(["http/1.1"])

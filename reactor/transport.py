@@ -359,6 +359,18 @@ class Transport(EventHandler):
         self._end_writing()
         self.resume_reading()
 
+    def detach(self) -> socket.socket:
+        """Give the socket away, unclosed; no method of the protocol is called any more.
+
+        For a second layer on the same stream, such as TLS behind a proxy. What waits to be
+        sent is lost: call it when nothing does.
+        """
+        self._is_closing = True
+        self._buffers = []
+        self._buffered = 0
+        self._reactor.unwatch(self)
+        return self._socket
+
     def abort(self) -> None:
         """Close at once; what waits to be sent is lost. Idempotent."""
         self._shut(None)

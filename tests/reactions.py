@@ -1,4 +1,6 @@
-"""What the tests of connections share: both roles, recorders that react, and what must be left.
+"""What the tests of connections share: both roles, recorders that react, what must be left.
+
+A recorder that closes at the first message::
 
     Closer = reacting(message=lambda connection, message: connection.close())
     connection, peer = stage.connection(Closer, is_client=is_client)

@@ -215,7 +215,7 @@ def test_what_the_caller_adds_stands_in_the_request(reactor: Reactor) -> None:
     assert conversation.field("Sec-WebSocket-Protocol") == ["a, b"]
     assert conversation.field("Origin") == ["https://example.com"]
     assert conversation.field("Authorization") == ["Bearer x"]
-    assert conversation.field("Cookie") == ["a=b", "session=secret"]
+    assert conversation.field("Cookie") == ["a=b", "websocket_session=secret"]
     assert client.subprotocol == "b"
     assert client.session_id == "secret"
 
@@ -238,7 +238,6 @@ def test_the_subprotocols_are_those_of_the_class_unless_others_are_given(
 @pytest.mark.parametrize(
     ("url", "options", "complaint"),
     [
-        ("wss://example.com/", {}, "TLS"),
         ("http://example.com/", {}, "scheme"),
         ("ws://example.com/#here", {}, "fragment"),
         ("ws://ann:secret@example.com/", {}, "password"),
@@ -267,7 +266,11 @@ BAD_ANSWERS = {
     "another status": (answer_of(status="200 OK", upgrade=False), 200, "200 OK instead of 101"),
     "not found": (answer_of(status="404 Not Found", upgrade=False), 404, "404 Not Found"),
     "overloaded": (answer_of(status="503 No", upgrade=False) + b"please wait", 503, "503 No"),
-    "an interim answer": (answer_of(status="100 Continue", upgrade=False) + GOOD, 100, "100"),
+    "a refusal after interim answers": (
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 20_000 + answer_of(status="503 No", upgrade=False),
+        503,
+        "503 No",
+    ),
     "a wrong accept": (answer_of("Sec-WebSocket-Accept: wrong"), 101, "our key"),
     "no accept": (answer_of(), 101, "exactly one Sec-WebSocket-Accept"),
     "two accepts": (answer_of(ACCEPT, ACCEPT), 101, "exactly one Sec-WebSocket-Accept"),
@@ -583,10 +586,10 @@ def test_a_session_is_kept_by_the_client_and_resumed(reactor: Reactor, server: S
 @pytest.mark.parametrize(
     ("fields", "session_id"),
     [
-        (["Set-Cookie: session=abc; Path=/; HttpOnly"], "abc"),
-        (["Set-Cookie: a=b", "Set-Cookie: session = abc "], "abc"),
-        (["Set-Cookie: other=abc", "Set-Cookie: sessions=abc"], "before"),
-        (["Set-Cookie: session"], "before"),
+        (["Set-Cookie: websocket_session=abc; Path=/; HttpOnly"], "abc"),
+        (["Set-Cookie: a=b", "Set-Cookie: websocket_session = abc "], "abc"),
+        (["Set-Cookie: other=abc", "Set-Cookie: websocket_sessions=abc"], "before"),
+        (["Set-Cookie: websocket_session"], "before"),
         ([], "before"),
     ],
 )

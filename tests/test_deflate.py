@@ -136,6 +136,12 @@ def test_a_policy_cannot_be_changed() -> None:
         Deflate().level = 9  # type: ignore[misc]  # that is the point
 
 
+def test_yes_stands_for_the_default_policy_and_no_for_none() -> None:
+    assert Deflate.of(True) == Deflate()
+    assert Deflate.of(False) is None
+    assert Deflate.of(UNLIMITED) is UNLIMITED
+
+
 # --- negotiation, the server's half ---------------------------------------------------------
 
 
@@ -365,11 +371,11 @@ def test_the_examples_of_the_rfc_are_compressed_byte_for_byte() -> None:
     compressor = Deflate().compressor(TAKEOVER)
     assert compressor.compress(b"Hello") == bytes.fromhex("f248cdc9c90700")
     assert compressor.compress(b"Hello") == bytes.fromhex("f200110000")
-    assert compressor.compress(b"") == b"\x00"
+    assert [compressor.compress(b"") for _ in range(3)] == [b"\x00"] * 3
     compressor = Deflate().compressor(NO_TAKEOVER)
     for _ in range(2):
         assert compressor.compress(b"Hello") == bytes.fromhex("f248cdc9c90700")
-        assert compressor.compress(b"") == b"\x00"
+        assert [compressor.compress(b"") for _ in range(3)] == [b"\x00"] * 3
 
 
 @pytest.mark.parametrize("bits", range(9, 16))
@@ -417,6 +423,8 @@ def test_without_takeover_all_connections_share_one_compressor() -> None:
     assert Deflate(level=1).compressor(NO_TAKEOVER) is not shared
     assert Deflate().compressor(NO_TAKEOVER._replace(compress_bits=11)) is not shared
     assert Deflate().compressor(TAKEOVER) is not Deflate().compressor(TAKEOVER)
+    assert not shared.keeps_context
+    assert Deflate().compressor(TAKEOVER).keeps_context
 
 
 class InterruptedStream:
@@ -725,7 +733,8 @@ def test_h78_what_follows_a_final_block_may_refer_back_only_with_takeover() -> N
         deflate(b"Hello") + b"\xffjunk",
         deflate(b"Hello") + TAIL + b"\xff",
         deflate(b"Hello")[:-1],
-        # A final block that lacks nine octets.
+        # A final block that lacks five octets, and one that lacks nine.
+        b"\x01\x05\x00\xfa\xff",
         b"\x01\x09\x00\xf6\xff",
     ],
 )
@@ -753,6 +762,7 @@ def test_h79_after_an_error_nothing_is_left_of_the_connection(offence: bytes) ->
     receive(inflater, [bytes.fromhex("f248cdc9c90700")])
     with pytest.raises(ProtocolError):
         receive(inflater, [offence], 1_000)
+    assert receive(inflater, [deflate(b"new")]) == b"new"
     with pytest.raises(InvalidPayload):
         receive(inflater, [bytes.fromhex("f200110000")])
 

@@ -36,11 +36,13 @@ REACTOR_ROWS = (
 )
 WEBSOCKET_ROWS = (
     Row("opcodes causes errors limits", is_joined=True),
-    Row("frame http11 message masking headers origin key address ratelimit statistics deadlines"),
+    Row("frame http11 message masking headers origin key address ratelimit statistics deadlines credentials"),
     Row("frame_reader frame_writer assembler deflate head_reader handshake handshake_client"),
     Row("lifecycle* endpoint* callbacks* connection* message_connection*", is_joined=True),
     Row("manager pool session", is_joined=True),
-    Row("server* client* upgrade* testing*", is_joined=True),
+    Row(
+        "server* binding* upgrade* client* tunnel* reconnect* dial* redirect testing*", is_joined=True
+    ),
     Row("__init__ __main__* cli*", is_joined=True),
 )
 
@@ -49,6 +51,7 @@ NEIGHBOURS = {
     ("websocket.http11", "websocket.headers"),
     ("websocket.http11", "websocket.origin"),
     ("websocket.frame_reader", "websocket.assembler"),
+    ("websocket.assembler", "websocket.deflate"),
 }
 
 

@@ -135,7 +135,7 @@ def expire_session(world: World) -> None:
 
 def replace(world: World) -> None:
     assert world.server is not None
-    cookie = f"session={world.connection.session_id}"
+    cookie = f"websocket_session={world.connection.session_id}"
     newer = world.stage.open_client(world.server, Cookie=cookie)
     assert len(world.server.connections) == 2
     world.peer.close(4000)
@@ -160,9 +160,7 @@ FIRST = Frame(Opcode.BINARY, b"1", fin=False)
 NEXT = Frame(Opcode.CONTINUATION, b"2", fin=False)
 
 STORIES = {
-    "close": Story(
-        Cause.CLOSED_BY_US, close_from_here, 3000, "bye", (3000, "bye"), is_clean=True
-    ),
+    "close": Story(Cause.CLOSED_BY_US, close_from_here, 3000, "bye", (3000, "bye"), is_clean=True),
     "peer's close": Story(
         Cause.CLOSED_BY_PEER, close_from_there, 3000, "bye", (3000, ""), is_clean=True
     ),
@@ -316,6 +314,7 @@ def judge(world: World, story: Story) -> None:
     assert connection.events[0] == ("open",)
     errors = [event[1].__name__ for event in connection.events if event[0] == "error"]
     assert errors == ([] if story.error is None else [story.error])
+    assert errors == ([] if connection.error is None else [type(connection.error).__name__])
     assert peer.received_close() == story.wire
     assert connection.closed is not None
     assert connection.closed.code == story.code
@@ -330,9 +329,7 @@ def test_a_story_leaves_nothing_behind(
 ) -> None:
     ended: list[tuple[object, State]] = []
     connection, peer = stage.connection(
-        partial(
-            story.connection_class, on_end=lambda each: ended.append((each, each.state))
-        ),
+        partial(story.connection_class, on_end=lambda each: ended.append((each, each.state))),
         is_client=is_client,
         limits=story.limits,
     )
@@ -389,6 +386,8 @@ def test_a_client_that_is_not_opened_gets_one_error_and_no_close(
     stage.settle()
     assert connection.events == [("error", OSError, "no")]
     assert (connection.state, connection.cause) == (State.CLOSED, cause)
+    assert str(connection.error) == "no"
+    assert connection.opened_at is None
     assert ended == [connection]
     assert_idle(stage)
 
@@ -848,9 +847,7 @@ def test_a_handler_that_is_slower_than_its_peer_does_not_make_the_peer_look_sile
 
 
 @both_roles
-def test_an_idle_connection_is_closed_whatever_its_pings_say(
-    stage: Stage, is_client: bool
-) -> None:
+def test_an_idle_connection_is_closed_whatever_its_pings_say(stage: Stage, is_client: bool) -> None:
     limits = Limits(idle_timeout=30.0, ping_interval=5.0)
     connection, peer = stage.connection(is_client=is_client, limits=limits)
     stage.pass_time(20)
@@ -1114,9 +1111,7 @@ def test_an_error_of_whoever_waits_for_the_end_does_not_hide_it_from_on_close(
 
 
 @pytest.mark.parametrize("behind", [2, 200], ids=["within the budget", "above the budget"])
-def test_ctrl_c_passes_and_nothing_is_handled_twice_or_forgotten(
-    stage: Stage, behind: int
-) -> None:
+def test_ctrl_c_passes_and_nothing_is_handled_twice_or_forgotten(stage: Stage, behind: int) -> None:
     def interrupt(_: Recorder, message: str) -> None:
         if message == "1":
             raise KeyboardInterrupt
@@ -1178,7 +1173,7 @@ class Chaos:
         """Do something at the peer's end."""
         peer, choose = self.peer, self.random.choice
         action = choose(["send"] * 12 + ["read"] * 6 + ["close", "rubbish", "end", "reset"])
-        frames = [
+        frames: list[str | Frame] = [
             "text",
             Frame(Opcode.PING, b"p"),
             Frame(Opcode.PONG),
@@ -1221,9 +1216,7 @@ class Chaos:
 
 @pytest.mark.parametrize("seed", range(150))
 @both_roles
-def test_any_story_has_one_beginning_and_one_end(
-    stage: Stage, is_client: bool, seed: int
-) -> None:
+def test_any_story_has_one_beginning_and_one_end(stage: Stage, is_client: bool, seed: int) -> None:
     chaos = Chaos(stage, is_client, seed)
     chaos.run()
     stage.settle()

@@ -187,7 +187,7 @@ def test_a_turn_waits_until_the_timeout_or_the_first_timer(
         script.reactor.call_later(due_in, nothing)
     script.reactor.run_once(timeout)
     (waited,) = script.selector.timeouts
-    assert waited == (None if expected is None else pytest.approx(expected, abs=TICK))
+    assert waited == (None if expected is None else pytest.approx(expected, abs=2 * TICK))
 
 
 @pytest.mark.parametrize("what", ["call_soon", "call_soon_threadsafe", "flush_soon", "stop"])
@@ -206,9 +206,9 @@ def test_a_turn_does_not_wait_while_there_is_work(script: Script, what: str) -> 
 def test_next_timeout_tells_how_long_a_turn_would_wait(script: Script) -> None:
     assert script.reactor.next_timeout() is None
     timer = script.reactor.call_later(0.2, nothing)
-    assert script.reactor.next_timeout() == pytest.approx(0.2, abs=TICK)
+    assert script.reactor.next_timeout() == pytest.approx(0.2, abs=2 * TICK)
     script.clock.now += 0.15
-    assert script.reactor.next_timeout() == pytest.approx(0.05, abs=TICK)
+    assert script.reactor.next_timeout() == pytest.approx(0.05, abs=2 * TICK)
     script.clock.now += 4
     assert script.reactor.next_timeout() == 0
     timer.cancel()
@@ -780,6 +780,12 @@ def test_interest_decides_what_the_selector_watches(script: Script) -> None:
     script.reactor.unwatch(handler)
     assert 7 not in watched
     assert handler.fd == -1
+
+
+@pytest.mark.parametrize("name", ["on_ready", "on_failure", "abort"])
+def test_a_handler_must_have_all_three_methods(name: str) -> None:
+    with pytest.raises(NotImplementedError):
+        getattr(EventHandler(), name)(*([] if name == "abort" else [READ]))
 
 
 def test_an_event_whose_handler_was_closed_in_the_same_batch_is_dropped(script: Script) -> None:

@@ -958,7 +958,7 @@ def test_of_two_connections_of_a_session_the_newer_one_wins(stage: Stage) -> Non
     first = stage.open_client(server)
     session = server.connections[0].session
     assert session is not None
-    second = stage.open_client(server, Cookie=f"session={session.id}")
+    second = stage.open_client(server, Cookie=f"websocket_session={session.id}")
     older, newer = recorders(server)
     assert session.connection is newer
     assert first.received_close() == (4000, "a newer connection took over")
@@ -979,7 +979,7 @@ def test_a_half_open_connection_gives_its_session_up(stage: Stage) -> None:
     stage.open_client(server)
     session = server.connections[0].session
     assert session is not None
-    stage.open_client(server, Cookie=f"session={session.id}")
+    stage.open_client(server, Cookie=f"websocket_session={session.id}")
     older, newer = recorders(server)
     stage.pass_time(Limits().close_timeout + 0.1)
     assert older.cause is Cause.REPLACED
@@ -996,12 +996,12 @@ def test_a_session_keeps_its_data_while_its_client_is_away(stage: Stage) -> None
     for _ in range(3):
         peer.sock.end()
         stage.pass_time(Limits().detached_lifetime - 1)
-        peer = stage.open_client(server, Cookie=f"session={session.id}")
+        peer = stage.open_client(server, Cookie=f"websocket_session={session.id}")
         assert server.connections[0].session is session
     assert session.data == {"name": "ann"}
     peer.sock.end()
     stage.pass_time(Limits().detached_lifetime + 1)
-    stage.open_client(server, Cookie=f"session={session.id}")
+    stage.open_client(server, Cookie=f"websocket_session={session.id}")
     assert server.connections[0].session is not session
 
 

@@ -824,6 +824,55 @@ def test_the_interest_follows_what_is_wanted(stage: Stage) -> None:
     assert interests == [READ, READ | WRITE, WRITE, 0]
 
 
+# --- giving the socket away ----------------------------------------------------------------------
+
+
+def test_a_detached_socket_stays_open_for_a_second_layer(stage: Stage) -> None:
+    first, second = Witness(), Witness()
+    transport, theirs = start(stage, first)
+    sock = transport.detach()
+    assert sock is theirs.peer
+    assert sock.fileno() >= 0
+    Transport(stage.reactor, sock, second).start()
+    theirs.feed(b"for the second layer")
+    second.transport.write(b"from the second layer")
+    stage.settle()
+    assert theirs.take() == b"from the second layer"
+    assert second.received == b"for the second layer"
+    assert first.names == ["made"]
+
+
+def test_a_transport_can_be_detached_from_within_its_callback(stage: Stage) -> None:
+    second = Witness()
+
+    def hand_over(data: memoryview) -> None:
+        Transport(stage.reactor, first.transport.detach(), second).start()
+
+    first = Witness(data=hand_over)
+    _, theirs = start(stage, first)
+    theirs.feed(b"one")
+    stage.settle()
+    theirs.feed(b"two")
+    stage.settle()
+    assert first.names == ["made", "data"]
+    assert second.received == b"two"
+
+
+def test_a_detached_transport_does_nothing_any_more(stage: Stage) -> None:
+    witness = Witness()
+    transport, theirs = start(stage, witness)
+    transport.write(b"lost")
+    sock = transport.detach()
+    for call in (transport.write_eof, transport.close, transport.abort, transport.resume_reading):
+        call()
+    transport.write(b"lost, too")
+    stage.settle()
+    assert theirs.take() == b""
+    assert transport.is_closing()
+    assert witness.names == ["made"]
+    sock.close()
+
+
 # --- exceptions in callbacks ---------------------------------------------------------------------
 
 

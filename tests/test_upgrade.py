@@ -270,7 +270,7 @@ REFUSED = {
     "another version": (upgrade_request().replace(b": 13", b": 8"), 426),
     "a long header": (upgrade_request(Cookie="a" * 9000), 431),
     "HTTP/2.0": (upgrade_request().replace(b"/1.1", b"/2.0"), 505),
-    "a long session id": (upgrade_request("/chat", Cookie="session=" + "a" * 129), 400),
+    "a long session id": (upgrade_request("/chat", Cookie="websocket_session=" + "a" * 129), 400),
     "a long session id in the query": (upgrade_request("/chat?session=" + "a" * 129), 400),
     "too many parameters": (upgrade_request("/chat?" + "&" * 1000), 400),
 }
@@ -583,7 +583,7 @@ def test_a_new_session_is_told_in_a_cookie_that_scripts_and_other_sites_cannot_u
     assert session is not None
     assert session.address_key == HOST
     assert session.id == session_id_of(server)
-    cookie = f"session={session.id}; Path=/; HttpOnly; SameSite=Strict"
+    cookie = f"websocket_session={session.id}; Path=/; HttpOnly; SameSite=Strict"
     assert header(head, "Set-Cookie") == cookie
 
 
@@ -597,7 +597,7 @@ def test_a_session_is_resumed(stage: Stage, way: str) -> None:
     leave(stage, first)
     stage.pass_time(LIMITS.detached_lifetime - 1)
     if way == "cookie":
-        request = upgrade_request("/?session=other", Cookie=f"a=b; session={session.id}")
+        request = upgrade_request("/?session=other", Cookie=f"a=b; websocket_session={session.id}")
     else:
         request = upgrade_request(f"/?session={session.id}")
     head = read_head(stage.client(server, request))
@@ -612,10 +612,10 @@ def test_a_session_is_resumed(stage: Stage, way: str) -> None:
 @pytest.mark.parametrize("wanted", ["", "a", "A" * 43, "A" * 128, "ä" * 43])
 def test_an_unknown_session_id_is_not_adopted(stage: Stage, wanted: str) -> None:
     server = stage.server()
-    head = read_head(stage.client(server, upgrade_request(Cookie=f"session={wanted}")))
+    head = read_head(stage.client(server, upgrade_request(Cookie=f"websocket_session={wanted}")))
     cookie = header(head, "Set-Cookie")
     assert cookie is not None
-    assert cookie.startswith(f"session={session_id_of(server)};")
+    assert cookie.startswith(f"websocket_session={session_id_of(server)};")
     assert session_id_of(server) != wanted
     assert server.statistics().sessions.resumed == 0
 
@@ -625,7 +625,7 @@ def test_a_session_of_another_user_is_not_given_away(stage: Stage) -> None:
     stage.client(server, upgrade_request("/?user=ann"))
     of_ann = server.connections[0].session
     assert of_ann is not None
-    stage.client(server, upgrade_request("/?user=bob", Cookie=f"session={of_ann.id}"))
+    stage.client(server, upgrade_request("/?user=bob", Cookie=f"websocket_session={of_ann.id}"))
     assert opened(server).session is not of_ann
     assert of_ann.connection is server.connections[0]
     assert server.statistics().sessions.created == 2

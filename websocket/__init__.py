@@ -12,6 +12,9 @@ from __future__ import annotations
 from websocket.causes import Cause
 from websocket.client import connect
 from websocket.connection import Connection
+from websocket.credentials import basic_credentials, bearer_credentials, parse_basic
+from websocket.deflate import Deflate
+from websocket.dial import BlockingConnection, dial
 from websocket.errors import (
     ConnectionClosed,
     ConnectionLimit,
@@ -41,6 +44,7 @@ from websocket.message import ErrorCode, Message, MessageOpcode
 from websocket.message_connection import MessageConnection
 from websocket.opcodes import CloseCode, Opcode
 from websocket.pool import ConnectionPool
+from websocket.reconnect import Reconnect
 from websocket.server import Server
 from websocket.session import Session, SessionManager
 from websocket.statistics import StatisticsSnapshot
@@ -48,6 +52,7 @@ from websocket.upgrade import HTTPResponse
 
 __all__ = [
     "SAME_ORIGIN",
+    "BlockingConnection",
     "Cause",
     "CloseCode",
     "Connection",
@@ -56,6 +61,7 @@ __all__ = [
     "ConnectionManager",
     "ConnectionPool",
     "ControlFrameTooLong",
+    "Deflate",
     "EnvelopeError",
     "ErrorCode",
     "FragmentedControl",
@@ -76,6 +82,7 @@ __all__ = [
     "Opcode",
     "PolicyViolation",
     "ProtocolError",
+    "Reconnect",
     "Request",
     "Server",
     "Session",
@@ -85,5 +92,9 @@ __all__ = [
     "StatisticsSnapshot",
     "Upgrader",
     "WebSocketError",
+    "basic_credentials",
+    "bearer_credentials",
     "connect",
+    "dial",
+    "parse_basic",
 ]

@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reactor import Reactor
 from websocket.client import connect
@@ -29,6 +29,11 @@ from websocket.handshake import SAME_ORIGIN, Upgrader
 from websocket.limits import Limits
 from websocket.opcodes import CloseCode
 from websocket.server import Server
+
+if TYPE_CHECKING:
+    import ssl
+
+    from reactor.tls import ServerTLS
 
 _END_OF_INPUT = b"end of input"
 _SHOWN = {"None": "off", "True": "yes", "False": "no"}
@@ -69,6 +74,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="0 for any free one (%(default)s)")
     parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
+    parser.add_argument("--certificate", metavar="FILE", help="speak TLS with this PEM file")
+    parser.add_argument("--key", metavar="FILE", help="the key, unless it is in the same file")
+    parser.add_argument("--compression", action="store_true", help="accept permessage-deflate")
     parser.add_argument("--reuse-port", action="store_true", help="share the port")
     parser.add_argument(
         "--origin",
@@ -100,12 +108,16 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
         "--subprotocol", action="append", default=[], metavar="NAME", help="offer it; repeatable"
     )
     parser.add_argument("--origin", metavar="ORIGIN", help="the value of Origin")
+    parser.add_argument("--authorities", metavar="FILE", help="PEM file of authorities to trust")
+    parser.add_argument("--proxy", metavar="URL", help="http://[user:password@]host[:port]")
+    parser.add_argument("--compression", action="store_true", help="offer permessage-deflate")
 
 
 def _limit_type(annotation: str) -> Callable[[str], Any]:
     """Return what reads a limit from the command line."""
     name, _, optional = annotation.partition(" | ")
-    convert: Callable[[str], Any] = {"int": int, "float": float, "bool": _yes_or_no}[name]
+    converters: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": _yes_or_no}
+    convert = converters[name]
 
     def read(text: str) -> Any:
         return None if optional and text == "off" else convert(text)
@@ -146,7 +158,9 @@ def _serve(options: argparse.Namespace) -> int:
         options.port,
         unix_path=options.unix,
         reuse_port=options.reuse_port,
+        tls=_tls(options),
         limits=_limits(options),
+        compression=options.compression,
         upgrader=_upgrader(options),
     )
     server.run()
@@ -173,6 +187,18 @@ def _load(app: str) -> type[Connection]:
     if not (isinstance(found, type) and issubclass(found, Connection)):
         raise _UsageError(f"{app} is no subclass of websocket.Connection")
     return found
+
+
+def _tls(options: argparse.Namespace) -> ServerTLS | None:
+    if options.certificate is None:
+        return None
+    # Imported here, so that a server without TLS does not load OpenSSL.
+    from reactor.tls import ServerTLS
+
+    try:
+        return ServerTLS(options.certificate, options.key)
+    except OSError as error:
+        raise _UsageError(f"--certificate or --key: {error}") from None
 
 
 def _limits(options: argparse.Namespace) -> Limits:
@@ -239,6 +265,9 @@ def _connect(options: argparse.Namespace) -> int:
                 _Terminal,
                 subprotocols=options.subprotocol,
                 origin=options.origin,
+                compression=options.compression,
+                tls=_client_context(options.authorities),
+                proxy=options.proxy,
             )
         except ValueError as error:
             raise _UsageError(str(error)) from None
@@ -251,6 +280,14 @@ def _connect(options: argparse.Namespace) -> int:
     end = connection.closed
     is_regular = end is not None and end.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY)
     return 0 if connection.is_clean and is_regular else 1
+
+
+def _client_context(authorities: str | None) -> ssl.SSLContext | None:
+    if authorities is None:
+        return None
+    from reactor.tls import client_context
+
+    return client_context(authorities)
 
 
 def _printable(text: str) -> str:

@@ -9,6 +9,9 @@ The frame reader reports each data frame as it arrives::
 
 Memory: one growing buffer, which exists only while a message is incomplete. However a message
 is cut, its bytes are held once, and nothing is allocated for a length that was only declared.
+
+A message with RSV1 is compressed (RFC 7692): it is inflated piece by piece, and the size limit
+and UTF-8 are judged by what comes out.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ import codecs
 from typing import Union
 
 from websocket.causes import Cause
+from websocket.deflate import Inflater
 from websocket.errors import FrameTooLarge, InvalidFrame, InvalidPayload, PolicyViolation
-from websocket.frame import FIN, OPCODE
+from websocket.frame import FIN, OPCODE, RSV1
 from websocket.limits import Limits
 from websocket.masking import Bytes
 from websocket.opcodes import Opcode
@@ -36,14 +40,27 @@ class Assembler:
     Attributes:
         is_open: a message has begun and is not complete.
         begun: how many messages have begun through this object; tells one from the next.
+        inflater: inflates messages with RSV1; None where compression was not agreed on.
     """
 
-    __slots__ = ("_buffer", "_decoder", "_fragments", "_limits", "_size", "begun", "is_open")
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_fragments",
+        "_is_compressed",
+        "_limits",
+        "_size",
+        "begun",
+        "inflater",
+        "is_open",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.is_open = False
         self.begun = 0
+        self.inflater: Inflater | None = None
+        self._is_compressed = False
         self._buffer: bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
         self._fragments = 0
@@ -80,6 +97,7 @@ class Assembler:
             self._buffer = bytearray()
             is_text = head & OPCODE == Opcode.TEXT
             self._decoder = _new_utf8_decoder() if is_text else None
+            self._is_compressed = bool(head & RSV1)
             self._fragments = 0
             self._size = 0
         self._fragments += 1
@@ -89,8 +107,17 @@ class Assembler:
         """Take some of the payload of the frame that has begun.
 
         Raises:
-            InvalidPayload: text cannot become valid UTF-8 any more.
+            InvalidPayload: text cannot become valid UTF-8 any more, or the compressed data is
+                malformed.
+            FrameTooLarge: compressed data inflates to more than the size limit.
+            PolicyViolation: it inflates to too much a second.
         """
+        if self._is_compressed:
+            assert self.inflater is not None
+            piece = self.inflater.feed(piece, self._room())
+        self._take(piece)
+
+    def _take(self, piece: Bytes) -> None:
         assert self._buffer is not None
         self._buffer += piece
         if self._decoder is not None:
@@ -104,21 +131,33 @@ class Assembler:
             Opcode and message when this was its last frame, else None.
 
         Raises:
-            InvalidPayload: the text ends inside a character.
+            ProtocolError: as ``append``; or the text ends inside a character.
         """
         if not head & FIN:
             return None
+        if self._is_compressed:
+            assert self.inflater is not None
+            self._take(self.inflater.end(self._room()))
         assert self._buffer is not None
         buffer, is_text = self._buffer, self._decoder is not None
         if is_text:
             self._check_text(b"", is_final=True)
-        self.discard()
+        self._close()
         if is_text:
             return Opcode.TEXT, buffer.decode()
         return Opcode.BINARY, bytes(buffer)
 
     def discard(self) -> None:
-        """Forget the message that is incomplete."""
+        """Forget the message that is incomplete, and whatever the inflater remembers."""
+        self._close()
+        if self.inflater is not None:
+            self.inflater.discard()
+
+    def _room(self) -> int:
+        assert self._buffer is not None
+        return self._limits.max_message_size - len(self._buffer)
+
+    def _close(self) -> None:
         self.is_open = False
         self._buffer = None
         self._decoder = None

@@ -44,8 +44,9 @@ class Callbacks(Protocol):
     def on_error(self, error: Exception) -> None:
         """Handle what ends the connection out of order; ``on_close`` follows.
 
-        Called at most once, and only when it ended an open connection or kept a client from
-        opening one; in that case ``on_close`` does not follow. Nothing can be sent any more.
+        Called at most once: for what ends a connection that is open, or for what keeps that of
+        a client from being opened, and then ``on_close`` does not follow. Nothing can be sent
+        any more.
 
         Args:
             error: a ``ProtocolError`` of the peer, an ``OSError`` of the stream, the exception

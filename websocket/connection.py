@@ -71,14 +71,24 @@ class Connection(Endpoint):
         return self._deadlines.congested_at is not None
 
     @property
+    def is_compressed(self) -> bool:
+        """Tell whether compression was agreed on in the opening handshake."""
+        return self._compressor is not None
+
+    @property
     def closed(self) -> ConnectionClosed | None:
         """Return code, reason and cleanness of the end as an error to raise; None before."""
         if self.state is not State.CLOSED:
             return None
         return ConnectionClosed(self._close_code, self._close_reason, self.is_clean)
 
-    def send(self, message: Payload) -> bool:
+    def send(self, message: Payload, *, compress: bool = True) -> bool:
         """Send a message: ``str`` as text, anything bytes-like as binary.
+
+        Args:
+            message: copied unless it is immutable.
+            compress: False to send it as it is where compression was agreed on: for what is
+                compressed already, or secret.
 
         Returns:
             True when the message was taken; from another thread, when it was handed over.
@@ -91,8 +101,10 @@ class Connection(Endpoint):
         """
         head, payload = encode_message(message)
         if self.reactor.is_own_thread():
-            return self._send_frame(head, payload)
-        return self.state is State.OPEN and self._hand_over(self._send_frame, head, payload)
+            return self._send_frame(head, payload, compress)
+        return self.state is State.OPEN and self._hand_over(
+            self._send_frame, head, payload, compress
+        )
 
     def send_json(self, value: Any) -> bool:
         """Send a value as JSON text; see ``send``.

@@ -54,7 +54,7 @@ _MIN_COMPRESS_BITS = 9
 
 # RFC 7692, 7.2.1: what a flush ends with, and a message leaves out.
 _FLUSH_TAIL = b"\x00\x00\xff\xff"
-# RFC 7692, 7.2.3.6: the header of an empty block; zlib gives nothing for a second flush.
+# RFC 7692, 7.2.3.6: the header of an empty block, however zlib would answer a flush of nothing.
 _EMPTY_MESSAGE = b"\x00"
 _EMPTY_FINAL_BLOCK = b"\x01\x00\x00\xff\xff"
 
@@ -161,6 +161,13 @@ class Deflate:
         # In these words not-a-number fails, too.
         if self.inflate_rate is not None and not 0 < self.inflate_rate < inf:
             raise ValueError(f"inflate_rate must be positive or None, not {self.inflate_rate!r}")
+
+    @classmethod
+    def of(cls, compression: bool | Deflate) -> Deflate | None:
+        """Return the policy for an argument that may say just yes or no."""
+        if isinstance(compression, bool):
+            return cls() if compression else None
+        return compression
 
     def accept(self, offers: Sequence[Extension]) -> tuple[Agreement, str] | None:
         """Accept the first of a client's offers that can be met.
@@ -326,6 +333,11 @@ class Compressor:
         # connection's. And no two threads hold the same one.
         self._idle: deque[zlib._Compress] = deque(maxlen=1)
 
+    @property
+    def keeps_context(self) -> bool:
+        """Tell whether messages may refer to earlier ones: then all must be sent, in order."""
+        return self._flush_mode == zlib.Z_SYNC_FLUSH
+
     def compress(self, payload: bytes) -> bytes:
         """Return the compressed form of a whole message (RFC 7692, 7.2.1)."""
         if not payload:
@@ -436,13 +448,13 @@ class Inflater:
 
     def _inflate(self, data: Bytes, room: int, parts: list[bytes]) -> int:
         """Append to ``parts`` what ``data`` holds; return the room that is left."""
-        is_pending = True
-        while is_pending:
+        # What did not fit may wait inside zlib when all input is consumed. It comes out before
+        # the next octet is looked at, at the latest before those of the tail.
+        while len(data) > 0:
             stream = self._stream or self._new_stream()
-            # Zero would mean no limit at all.
-            max_length = max(1, min(_STEP, room + 1))
             try:
-                part = stream.decompress(data, max_length)
+                # Never 0, which would mean no limit at all.
+                part = stream.decompress(data, max(1, min(_STEP, room + 1)))
             except zlib.error:
                 raise InvalidPayload("compressed data is malformed") from None
             if part:
@@ -453,8 +465,6 @@ class Inflater:
             if stream.eof:
                 data = stream.unused_data
                 self._end_stream()
-            # Output that did not fit may wait inside zlib when all input is consumed.
-            is_pending = len(data) > 0 or (len(part) == max_length and not stream.eof)
         return room
 
     def _take(self, part: bytes, room: int) -> None:

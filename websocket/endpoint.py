@@ -17,8 +17,9 @@ from typing import Any
 
 from websocket.assembler import Assembler
 from websocket.causes import Cause
+from websocket.deflate import Agreement, Compressor, Deflate
 from websocket.errors import PolicyViolation
-from websocket.frame import FIN
+from websocket.frame import FIN, RSV1
 from websocket.frame_reader import FrameReader
 from websocket.lifecycle import Lifecycle, State
 from websocket.opcodes import CloseCode, Opcode
@@ -34,6 +35,7 @@ class Endpoint(Lifecycle):
     __slots__ = (
         "_assembler",
         "_begun",
+        "_compressor",
         "_control_bucket",
         "_held",
         "_is_paused",
@@ -41,6 +43,7 @@ class Endpoint(Lifecycle):
         "_message_bucket",
         "_owed_pong",
         "_reader",
+        "_threshold",
     )
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -59,6 +62,21 @@ class Endpoint(Lifecycle):
         self._control_bucket: TokenBucket | None = None
         self._message_bucket: TokenBucket | None = None
         self._owed_pong: bytes | None = None
+        self._compressor: Compressor | None = None
+        self._threshold = 0
+
+    def compress_with(self, deflate: Deflate, agreement: Agreement) -> None:
+        """Compress and inflate from here on; to be called before ``open``.
+
+        Args:
+            deflate: our policy.
+            agreement: what was agreed on in the opening handshake.
+        """
+        self._compressor = deflate.compressor(agreement)
+        self._threshold = deflate.threshold
+        self._assembler.inflater = deflate.inflater(
+            agreement, self.limits.max_message_size, self.reactor.time
+        )
 
     # --- receiving ----------------------------------------------------------------------------
 
@@ -70,6 +88,8 @@ class Endpoint(Lifecycle):
             deadlines.pinged_at = None
             # The next ping may be due before the deadline of this one would have been.
             self._arm()
+        if self._assembler.inflater is not None:
+            self._assembler.inflater.now = deadlines.received_at
         self._statistics.bytes_in += len(data)
         self._held += self._reader.feed(data)
         if self._assembler.is_open or deadlines.message_began_at is not None:
@@ -188,8 +208,38 @@ class Endpoint(Lifecycle):
         self._write(buffers)
         return True
 
-    def _send_frame(self, head: int, payload: bytes) -> bool:
-        return self.send_encoded(self._writer.encode(head, payload))
+    def send_shared(
+        self, head: int, payload: bytes, frames: dict[Compressor | None, tuple[bytes, ...]]
+    ) -> bool:
+        """Send one message of a broadcast; see ``send``. Reactor's thread only.
+
+        Args:
+            head: the first octet of the uncompressed frame.
+            payload: the uncompressed payload.
+            frames: the encoded forms so far, by compressor; one more may be added, so that each
+                is made once however many connections there are.
+        """
+        compressor = self._compressor if len(payload) >= self._threshold else None
+        if compressor is not None and compressor.keeps_context:
+            return self._send_frame(head, payload)
+        frame = frames.get(compressor)
+        if frame is None:
+            frame = frames[compressor] = self._encode(head, payload, compressor)
+        return self.send_encoded(frame)
+
+    def _send_frame(self, head: int, payload: bytes, is_compressible: bool = True) -> bool:
+        compressor = None
+        if is_compressible and len(payload) >= self._threshold:
+            compressor = self._compressor
+        return self.send_encoded(self._encode(head, payload, compressor))
+
+    def _encode(
+        self, head: int, payload: bytes, compressor: Compressor | None
+    ) -> tuple[bytes, ...]:
+        if compressor is not None:
+            # RFC 7692, 6: RSV1 on the first frame of a message says that it is compressed.
+            return self._writer.encode(head | RSV1, compressor.compress(payload))
+        return self._writer.encode(head, payload)
 
     def _send_pong(self, payload: bytes) -> None:
         if self._deadlines.congested_at is not None:

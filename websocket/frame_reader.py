@@ -18,6 +18,7 @@ from websocket.frame import (
     FIN,
     MASK,
     OPCODE,
+    RSV1,
     judge_control,
     judge_extended_length,
     judge_head,
@@ -144,7 +145,7 @@ class FrameReader:
         """Read one frame of any kind; return where it ends, or ``_MORE``."""
         head, second = data[at], data[at + 1]
         field = second & ~MASK
-        judge_head(head, rsv1_is_allowed=False)
+        judge_head(head, rsv1_is_allowed=self._assembler.inflater is not None)
         judge_masking(bool(second & MASK), must_be_masked=bool(self._mask_bit))
         is_control = bool(head & Opcode.CLOSE)
         if is_control:
@@ -174,7 +175,7 @@ class FrameReader:
         if opcode >= Opcode.CLOSE:
             items.append((opcode, payload))
             self.is_finished = opcode == Opcode.CLOSE
-        elif is_whole and head & FIN and opcode != Opcode.CONTINUATION:
+        elif is_whole and head & FIN and not head & RSV1 and opcode != Opcode.CONTINUATION:
             items.append((opcode, payload if opcode == Opcode.BINARY else _text(payload)))
         else:
             self._assembler.begin(head, length)

@@ -229,7 +229,11 @@ def is_upgrade(request: Request) -> bool:
     )
 
 
-def accept_response(upgrade: Upgrade, headers: Iterable[tuple[str, str]] = ()) -> bytes:
+def accept_response(
+    upgrade: Upgrade,
+    headers: Iterable[tuple[str, str]] = (),
+    extensions: str | None = None,
+) -> bytes:
     """Return the 101 that turns a request into a WebSocket connection (RFC 6455, 4.2.2).
 
     The status line says HTTP/1.1 to an HTTP/1.0 request too: 101 came with HTTP/1.1, and clients
@@ -238,6 +242,7 @@ def accept_response(upgrade: Upgrade, headers: Iterable[tuple[str, str]] = ()) -
     Args:
         upgrade: what ``Upgrader.judge`` returned for the request.
         headers: further fields, for example Set-Cookie.
+        extensions: what was accepted, as the value of Sec-WebSocket-Extensions.
 
     Raises:
         ValueError: a further field is illegal, or one that only the handshake may set.
@@ -250,6 +255,8 @@ def accept_response(upgrade: Upgrade, headers: Iterable[tuple[str, str]] = ()) -
     )
     if upgrade.subprotocol is not None:
         head += f"Sec-WebSocket-Protocol: {upgrade.subprotocol}\r\n"
+    if extensions is not None:
+        head += f"Sec-WebSocket-Extensions: {extensions}\r\n"
     return head.encode("ascii") + build_fields(headers, _SET_BY_HANDSHAKE)
 
 

@@ -143,6 +143,7 @@ def build_request(
     subprotocols: Sequence[str] = (),
     origin: str | None = None,
     headers: Iterable[tuple[str, str]] = (),
+    extensions: str | None = None,
 ) -> bytes:
     """Return the request that asks a server for a WebSocket connection.
 
@@ -152,6 +153,7 @@ def build_request(
         subprotocols: what we speak, the preferred one first.
         origin: the value of Origin, for clients that act for a web page.
         headers: further fields, for example Authorization or Cookie.
+        extensions: the offer, as the value of Sec-WebSocket-Extensions.
 
     Raises:
         ValueError: something would break the request or belongs to the handshake alone.
@@ -168,12 +170,18 @@ def build_request(
         fields.append(("Origin", origin))
     if subprotocols:
         fields.append(("Sec-WebSocket-Protocol", ", ".join(parse_tokens(subprotocols))))
+    if extensions is not None:
+        fields.append(("Sec-WebSocket-Extensions", extensions))
     head = build_head(f"GET {url.resource_name} HTTP/1.1", fields)
     return head[:-2] + build_fields(headers, _SET_BY_HANDSHAKE)
 
 
 def judge_response(
-    response: Response, key: str, offered_subprotocols: Sequence[str] = ()
+    response: Response,
+    key: str,
+    offered_subprotocols: Sequence[str] = (),
+    *,
+    extensions_were_offered: bool = False,
 ) -> str | None:
     """Return the subprotocol that the server chose, None when it chose none.
 
@@ -181,13 +189,14 @@ def judge_response(
         response: the server's answer.
         key: the key that was sent.
         offered_subprotocols: what was offered.
+        extensions_were_offered: some were; whoever offered them judges the answer to that.
 
     Raises:
         HandshakeError: the connection must be dropped (RFC 6455, 4.1, items 1 to 6).
     """
     headers = response.headers
     message = _find_fault(response, key)
-    if message is None and "sec-websocket-extensions" in headers:
+    if message is None and "sec-websocket-extensions" in headers and not extensions_were_offered:
         message = "the server answered with an extension that was not offered"
     if message is not None:
         raise HandshakeError(response.status, message)

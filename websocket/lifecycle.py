@@ -206,6 +206,7 @@ class Lifecycle(Callbacks):
         """Give up before the connection was opened: ``on_error``, and no ``on_close``."""
         if self.state is State.CONNECTING:
             self._set_cause(cause)
+            self.error = error
             logger.debug("%r not opened: %s", self, error)
             self._finish()
             self._report(error)

@@ -1,45 +1,72 @@
-"""Staying connected: when to try again after a connection failed or ended.
+"""Staying connected: try again after a connection failed or ended.
 
     opened ── lost ── wait ── try ── refused ── wait longer ── try ── opened ...
-                                        └── 401, 403, or closed by us: no further try
+                                        └── 401, 403, replaced, or closed by us: no further try
 
 The waits are drawn at random between zero and a bound that doubles ("full jitter"), so that a
 thousand clients which lost the same server do not come back in the same second. A hint of the
-server, Retry-After, is kept as the least wait.
+server, Retry-After, is kept as the least wait. Each try is a new connection of the same class,
+with the session id of the last one, so that it resumes its session.
 
 Source: RFC 6455, 7.2.3; M. Brooker, "Exponential Backoff And Jitter", 2015.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 
+from reactor import Reactor, Timer
 from websocket.causes import Cause
+from websocket.connection import Connection
 from websocket.errors import HandshakeError
+from websocket.opcodes import CloseCode
+
+logger = logging.getLogger("websocket")
 
 # Trying again would give the same answer, and may lock the account.
 _FINAL_STATUSES = frozenset({401, 403})
-_FINAL_CAUSES = frozenset({Cause.CLOSED_BY_US, Cause.ABORTED, Cause.REPLACED})
-# A server that asks for more than this is not waited for on its word.
+_FINAL_CAUSES = frozenset({Cause.CLOSED_BY_US, Cause.ABORTED})
+# Taken over by a newer connection of the same client: coming back would take it over again.
+_FINAL_CODES = frozenset({int(CloseCode.SESSION_REPLACED)})
+# A server that asks for more seconds than this is not taken at its word.
 _MAX_HINT = 3600.0
 
 
-class Backoff:
-    """Say how long to wait before each try; one for each client, mutable.
+class Reconnect:
+    """Keep one client connected; pass it to ``connect``. Reactor's thread only.
+
+    It ends when the application closes the connection, when ``stop`` is called, and when the
+    server does not want this client.
 
     Args:
         first: seconds within which the first try comes.
-        base: the bound of the second wait, in seconds; it doubles from there.
+        base: the bound of the second wait is twice this many seconds; it doubles from there.
         cap: seconds that no bound exceeds.
         reset_after: seconds a connection must have been open for the waits to start anew.
         random_source: returns a number from 0 to 1.
+
+    Attributes:
+        connection: the present connection, or the last one while waiting.
 
     Raises:
         ValueError: a number is negative, or the base not positive.
     """
 
-    __slots__ = ("_base", "_cap", "_failures", "_first", "_random", "_reset_after")
+    __slots__ = (
+        "_base",
+        "_cap",
+        "_dial",
+        "_failures",
+        "_first",
+        "_is_stopped",
+        "_random",
+        "_reactor",
+        "_reset_after",
+        "_timer",
+        "connection",
+    )
 
     def __init__(
         self,
@@ -51,28 +78,61 @@ class Backoff:
         random_source: Callable[[], float] = random.random,
     ) -> None:
         if min(first, cap, reset_after) < 0 or base <= 0:
-            raise ValueError("the times of a backoff are positive")
+            raise ValueError("the times of a reconnect must not be negative, nor the base 0")
         self._first = first
         self._base = base
         self._cap = cap
         self._reset_after = reset_after
         self._random = random_source
         self._failures = 0
+        self._is_stopped = False
+        self._timer: Timer | None = None
+        self.connection: Connection | None = None
 
-    def next_wait(self, hint: float = 0.0) -> float:
-        """Return the seconds to wait before the next try.
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether the next try is being waited for."""
+        return self._timer is not None and self._timer.is_pending
+
+    def stop(self) -> None:
+        """Try no more; a connection that is open stays open. Idempotent."""
+        self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- for connect ------------------------------------------------------------------------
+
+    def begin(
+        self,
+        reactor: Reactor,
+        connection: Connection,
+        dial: Callable[[str | None], Connection],
+    ) -> None:
+        """Take over the first try.
 
         Args:
-            hint: the least that the server asked for, in seconds.
+            reactor: for the waits.
+            connection: the first try.
+            dial: makes another: called with the session id to resume, if there is one.
         """
-        bound = self._bound()
-        self._failures += 1
-        return max(self._random() * bound, min(hint, _MAX_HINT))
+        self._reactor = reactor
+        self._dial = dial
+        self.connection = connection
 
-    def was_open(self, seconds: float) -> None:
-        """Take note of how long a connection was open."""
-        if seconds >= self._reset_after:
+    def ended(self, connection: Connection) -> None:
+        """Decide what follows the end of a connection, or of a try."""
+        if self._is_stopped or _is_final(connection):
+            return
+        opened_at = connection.opened_at
+        if opened_at is not None and self._reactor.time - opened_at >= self._reset_after:
             self._failures = 0
+        wait = max(self._random() * self._bound(), _hint(connection.error))
+        self._failures += 1
+        logger.debug("%r ended; next try in %.1f s", connection, wait)
+        self._timer = self._reactor.call_later(wait, self._try_again, connection.session_id)
+
+    def _try_again(self, session_id: str | None) -> None:
+        self.connection = self._dial(session_id)
 
     def _bound(self) -> float:
         if not self._failures:
@@ -81,26 +141,22 @@ class Backoff:
         return min(self._base * 2.0 ** min(self._failures, 60), self._cap)
 
 
-def is_final(cause: Cause | None, error: Exception | None) -> bool:
-    """Tell whether to give up: we closed, or the server does not want us.
-
-    Args:
-        cause: why the connection ended.
-        error: what ``on_error`` was told, if anything.
-    """
+def _is_final(connection: Connection) -> bool:
+    """Tell whether to give up: we closed, or the server does not want us."""
+    error = connection.error
     if isinstance(error, HandshakeError) and error.status in _FINAL_STATUSES:
         return True
-    return cause in _FINAL_CAUSES
+    end = connection.closed
+    return connection.cause in _FINAL_CAUSES or (end is not None and end.code in _FINAL_CODES)
 
 
-def retry_hint(error: Exception | None) -> float:
+def _hint(error: Exception | None) -> float:
     """Return the seconds that the server asked to wait (Retry-After); 0 for no hint.
 
     Only the form in seconds counts; a date would need a clock that agrees with the server's.
     """
-    if not isinstance(error, HandshakeError):
-        return 0.0
-    for name, value in error.headers:
-        if name.lower() == "retry-after" and value.isascii() and value.isdigit():
-            return min(float(value[:9]), _MAX_HINT)
+    if isinstance(error, HandshakeError):
+        for name, value in error.headers:
+            if name.lower() == "retry-after" and value.isascii() and value.isdigit():
+                return min(float(value[:9]), _MAX_HINT)
     return 0.0

@@ -16,14 +16,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reactor import Listener, Reactor, Timer, Transport, open_tcp_sockets, open_unix_socket
+from reactor import Listener, Reactor, Timer
+from websocket.binding import Binding
 from websocket.causes import Cause
 from websocket.connection import Connection
+from websocket.deflate import Compressor, Deflate
 from websocket.errors import HandshakeError, InvalidState
 from websocket.frame import build_close
-from websocket.frame_writer import FrameWriter, Payload, encode_message
+from websocket.frame_writer import Payload, encode_message
 from websocket.handshake import Upgrader
 from websocket.http11 import Request
 from websocket.lifecycle import Lifecycle
@@ -34,6 +36,9 @@ from websocket.ratelimit import TokenBucket
 from websocket.session import Session
 from websocket.statistics import StatisticsSnapshot
 from websocket.upgrade import AnyHandler, HTTPResponse, Routes, ServerHandshake
+
+if TYPE_CHECKING:
+    from reactor.tls import ServerTLS
 
 logger = logging.getLogger("websocket")
 
@@ -54,8 +59,12 @@ class Server:
         sockets: listen on these instead: bound, listening stream sockets. The server owns them
             from ``start`` on and closes them at its shutdown.
         reuse_port: let several processes share the port.
+        tls: the certificate, for wss.
+        is_secure: whether browsers reach the server through TLS, which decides what the same
+            origin is; by default whether ``tls`` is given. True behind a proxy that speaks TLS.
         reactor: to share; by default the server makes and closes its own.
         limits: every limit and deadline.
+        compression: accept permessage-deflate, with ``Deflate()`` or a policy of your own.
         upgrader: the policy of the opening handshake: origins, hosts, subprotocols.
         authenticate: called with the ``Request``; returns the user's id or None for nobody in
             particular, or raises ``HandshakeError`` (401, 403) to refuse. A session belongs to
@@ -78,19 +87,22 @@ class Server:
         unix_path: str | None = None,
         sockets: Iterable[socket.socket] | None = None,
         reuse_port: bool = False,
+        tls: ServerTLS | None = None,
+        is_secure: bool | None = None,
         reactor: Reactor | None = None,
         limits: Limits | None = None,
+        compression: bool | Deflate = False,
         upgrader: Upgrader | None = None,
         authenticate: Callable[[Request], str | None] | None = None,
         on_http_request: Callable[[Request], HTTPResponse | None] | None = None,
         on_session_expired: Callable[[Session], object] | None = None,
     ) -> None:
         self.routes = Routes(handler)
-        self._host = host
-        self._port = port
-        self._unix_path = unix_path
-        self._sockets = None if sockets is None else list(sockets)
-        self._reuse_port = reuse_port
+        self._binding = Binding(
+            host, port, unix_path=unix_path, sockets=sockets, reuse_port=reuse_port, tls=tls
+        )
+        self.is_secure = tls is not None if is_secure is None else is_secure
+        self.deflate = Deflate.of(compression)
         self._owns_reactor = reactor is None
         self.reactor = Reactor() if reactor is None else reactor
         self.limits = Limits() if limits is None else limits
@@ -109,7 +121,6 @@ class Server:
         self._is_in_run = False
         self._is_closed = False
         self._hints = TokenBucket(1 / 5, 1, self.reactor.time)
-        self._writer = FrameWriter(masks=False)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -127,14 +138,15 @@ class Server:
             raise InvalidState("the server is closed: make a new one")
         if self._listener is not None or self.is_shutting_down:
             raise InvalidState("the server is running already: shut it down first")
-        self._listener = Listener(self.reactor, self._open_sockets(), self._new_handshake)
+        self._listener = self._binding.listen(self.reactor, self._new_handshake)
         logger.info("listening on %s", ", ".join(map(str, self.addresses)))
         return self
 
     def run(self) -> None:
         """Start unless started, serve until shut down, and close.
 
-        In the main thread SIGINT and SIGTERM begin the shutdown; a second one ends it at once.
+        In the main thread SIGINT and SIGTERM begin the shutdown, a second one ends it at once,
+        and SIGHUP reloads the certificate.
         ``KeyboardInterrupt`` and ``SystemExit`` raised by a callback begin it, too, and are
         raised again at its end. ``reactor.stop`` ends it without a shutdown.
 
@@ -200,7 +212,8 @@ class Server:
 
         Args:
             sock: connected; the server owns it from here on.
-            received: what has been read from it, from the first byte of the request on.
+            received: what has been read from it, from the first byte of the request on; with
+                TLS nothing can have been.
         """
         sock.setblocking(False)
         try:
@@ -208,9 +221,21 @@ class Server:
         except OSError:
             peername = None
         handshake = ServerHandshake(self)
-        Transport(self.reactor, sock, handshake, peername).start()
+        self._binding.transport_factory(self.reactor, sock, handshake, peername).start()
         if received:
             handshake.data_received(memoryview(received))
+
+    def reload_certificates(self) -> None:
+        """Read the certificate's files again; new connections get the new one.
+
+        Raises:
+            InvalidState: the server has no ``tls``.
+            OSError: a file cannot be read, or certificate and key do not match; the old
+                certificate stays in use.
+        """
+        if self._binding.tls is None:
+            raise InvalidState("there is no certificate to reload: the server has no tls")
+        self._binding.tls.reload()
 
     # --- asking -----------------------------------------------------------------------------
 
@@ -253,16 +278,17 @@ class Server:
             TypeError, ValueError: see ``Connection.send``.
             ReactorClosed: from another thread, when the reactor is closed.
         """
-        buffers = self._writer.encode(*encode_message(message))
+        head, payload = encode_message(message)
         receivers = None if to is None else list(to)
         if not self.reactor.is_own_thread():
-            self.reactor.call_soon_threadsafe(self._broadcast, buffers, receivers)
+            self.reactor.call_soon_threadsafe(self._broadcast, head, payload, receivers)
         else:
-            self._broadcast(buffers, receivers)
+            self._broadcast(head, payload, receivers)
 
-    def _broadcast(self, buffers: tuple[bytes, ...], to: list[Connection] | None) -> None:
+    def _broadcast(self, head: int, payload: bytes, to: list[Connection] | None) -> None:
+        frames: dict[Compressor | None, tuple[bytes, ...]] = {}
         for connection in self.connections if to is None else to:
-            connection.send_encoded(buffers)
+            connection.send_shared(head, payload, frames)
 
     # --- for the opening handshake ----------------------------------------------------------
 
@@ -286,6 +312,11 @@ class Server:
         if self._on_http_request is not None:
             response = self._on_http_request(request)
         return _NOT_FOUND if response is None else response
+
+    @property
+    def allow(self) -> str:
+        """The methods that are allowed, for the Allow field of a refusal."""
+        return "GET" if self._on_http_request is None else "GET, HEAD"
 
     def connection_ended(self, connection: Lifecycle) -> None:
         """Let go of a connection that is over; called by the connection."""
@@ -314,16 +345,6 @@ class Server:
 
     def _new_handshake(self) -> ServerHandshake:
         return ServerHandshake(self)
-
-    def _open_sockets(self) -> list[socket.socket]:
-        if self._sockets is not None:
-            sockets = list(self._sockets)
-            for sock in sockets:
-                sock.setblocking(False)
-            return sockets
-        if self._unix_path is not None:
-            return [open_unix_socket(self._unix_path)]
-        return open_tcp_sockets(self._host, self._port, reuse_port=self._reuse_port)
 
     def _shut_down(
         self,
@@ -376,19 +397,30 @@ class Server:
 
     @contextmanager
     def _signals_handled(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM begin the shutdown; nothing outside the main thread."""
+        """Let SIGINT and SIGTERM begin the shutdown, SIGHUP reload; only in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.reactor.add_signal_handler(number, self._on_signal)
+        handlers = {signal.SIGINT: self._on_stop_signal, signal.SIGTERM: self._on_stop_signal}
+        if self._binding.tls is not None and hasattr(signal, "SIGHUP"):
+            handlers[signal.SIGHUP] = self._on_reload_signal
+        for number, handler in handlers.items():
+            self.reactor.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in handlers:
                 self.reactor.remove_signal_handler(number)
 
-    def _on_signal(self) -> None:
+    def _on_reload_signal(self) -> None:
+        try:
+            self.reload_certificates()
+        except OSError as error:
+            logger.error("the new certificate is refused, the old one stays: %s", error)
+        else:
+            logger.info("certificate reloaded")
+
+    def _on_stop_signal(self) -> None:
         if self.is_shutting_down:
             logger.info("second signal: closing at once")
             self._abort_all()

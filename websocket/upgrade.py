@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from reactor import Protocol, Timer, Transport
 from websocket.connection import Connection
+from websocket.deflate import Deflate
 from websocket.errors import HandshakeError
 from websocket.handshake import Upgrade, accept_response, is_upgrade, refusal
 from websocket.head_reader import HeadReader, TlsClientHello
+from websocket.headers import parse_extensions
 from websocket.http11 import Request, build_response, parse_request
 from websocket.message_connection import Handler, handler_class
 from websocket.pool import Slot
@@ -33,7 +35,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("websocket")
 
-SESSION_NAME = "session"
+# The cookie has a name of our own: cookies ignore ports, and "session" is many frameworks'.
+SESSION_COOKIE = "websocket_session"
+SESSION_PARAMETER = "session"
 # Ours have 43 characters; what is much longer is no mistake.
 _MAX_SESSION_ID = 128
 _HTTP = "http"
@@ -208,7 +212,7 @@ class ServerHandshake(Protocol):
 
     def _serve_http(self, request: Request) -> None:
         server = self._server
-        server.upgrader.judge_host(request)
+        server.upgrader.judge_host(request, is_secure=server.is_secure)
         response = server.answer_http(request)
         body = response.body
         if isinstance(body, str):
@@ -228,7 +232,9 @@ class ServerHandshake(Protocol):
         connection_class = server.routes.find(request.path)
         upgrade = server.upgrader.judge(
             request,
+            is_secure=server.is_secure,
             subprotocols=connection_class.subprotocols if connection_class else None,
+            allow=server.allow,
         )
         if connection_class is None:
             raise HandshakeError(404, "no WebSocket is served at this path")
@@ -251,7 +257,9 @@ class ServerHandshake(Protocol):
         if is_resumed:
             return session, []
         # Strict: another site's page must not reach the session through a visitor's browser.
-        cookie = f"{SESSION_NAME}={session.id}; Path=/; HttpOnly; SameSite=Strict"
+        cookie = f"{SESSION_COOKIE}={session.id}; Path=/; HttpOnly; SameSite=Strict"
+        if self._server.is_secure:
+            cookie += "; Secure"
         return session, [("Set-Cookie", cookie)]
 
     def _hand_over(
@@ -267,13 +275,27 @@ class ServerHandshake(Protocol):
         assert self._slot is not None
         self._outcome = "101"
         self._leave()
-        self._transport.write(accept_response(upgrade, headers))
+        self._transport.write(
+            accept_response(upgrade, headers, _compress(self._server.deflate, connection, request))
+        )
         connection.session = session
         connection.session_id = session.id
         self._server.manager.opened(connection, self._slot)
         connection.open(self._transport, request, upgrade.subprotocol)
         if self._head_reader.leftover:
             connection.data_received(memoryview(self._head_reader.leftover))
+
+
+def _compress(deflate: Deflate | None, connection: Connection, request: Request) -> str | None:
+    """Agree on compression, if both want it; return what the answer says of it."""
+    if deflate is None:
+        return None
+    accepted = deflate.accept(parse_extensions(request.headers.get_all("sec-websocket-extensions")))
+    if accepted is None:
+        return None
+    agreement, answer = accepted
+    connection.compress_with(deflate, agreement)
+    return answer
 
 
 def host_of(peername: Any) -> str:
@@ -283,9 +305,9 @@ def host_of(peername: Any) -> str:
 
 def _wanted_session(request: Request) -> str | None:
     """Return the id of the session that the client asks for: cookie first, then query."""
-    wanted = request.cookies.get(SESSION_NAME)
+    wanted = request.cookies.get(SESSION_COOKIE)
     if wanted is None:
-        wanted = request.query_parameters.get(SESSION_NAME, [None])[0]
+        wanted = request.query_parameters.get(SESSION_PARAMETER, [None])[0]
     if wanted is not None and len(wanted) > _MAX_SESSION_ID:
         raise HandshakeError(400, "the session id is too long")
     return wanted

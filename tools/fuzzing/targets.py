@@ -1,0 +1,76 @@
+"""The table of targets: what is checked, by which inputs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from fuzzing import deflate, envelope, fields, frames, heads, oracle
+
+
+class Target(NamedTuple):
+    """Name one thing that can be fuzzed.
+
+    Attributes:
+        name: how the command line and the reports call it.
+        check: takes any bytes, raises when a promise is broken.
+        generate: returns an input that is right, or nearly so.
+        dictionary: what the grammar is made of.
+    """
+
+    name: str
+    check: Callable[[bytes], None]
+    generate: Callable[[random.Random], bytes]
+    dictionary: Sequence[bytes]
+
+
+def _frame_targets() -> list[Target]:
+    """Return the targets that read frames, of clients (masked) and of servers."""
+    checks: dict[str, Callable[..., None]] = {"frames": frames.check_frames}
+    if oracle.IS_INSTALLED:
+        checks["wsproto"] = oracle.check_beside_wsproto
+    return [
+        Target(
+            f"{name}-of-{peer}",
+            partial(check, is_masked=peer == "client"),
+            partial(frames.generate_stream, is_masked=peer == "client"),
+            frames.DICTIONARY,
+        )
+        for name, check in checks.items()
+        for peer in ("client", "server")
+    ]
+
+
+_TABLE = (
+    Target("request", heads.check_request, heads.generate_request, heads.DICTIONARY),
+    Target("response", heads.check_response, heads.generate_response, heads.DICTIONARY),
+    Target("target", heads.check_target, heads.generate_target, heads.TARGET_DICTIONARY),
+    Target("cookies", heads.check_cookies, heads.generate_cookies, heads.COOKIE_DICTIONARY),
+    Target(
+        "extensions",
+        fields.check_extensions,
+        fields.generate_extensions,
+        fields.EXTENSION_DICTIONARY,
+    ),
+    Target(
+        "subprotocols",
+        fields.check_subprotocols,
+        fields.generate_subprotocols,
+        fields.SUBPROTOCOL_DICTIONARY,
+    ),
+    Target("origin", fields.check_origin, fields.generate_origin, fields.ORIGIN_DICTIONARY),
+    Target("url", fields.check_url, fields.generate_url, fields.URL_DICTIONARY),
+    *_frame_targets(),
+    Target("inflater", deflate.check_inflater, deflate.generate_compressed, deflate.DICTIONARY),
+    Target(
+        "negotiation",
+        deflate.check_negotiation,
+        deflate.generate_negotiation,
+        deflate.NEGOTIATION_DICTIONARY,
+    ),
+    Target("envelope", envelope.check_envelope, envelope.generate_envelope, envelope.DICTIONARY),
+)
+
+TARGETS = {target.name: target for target in _TABLE}

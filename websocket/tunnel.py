@@ -1,0 +1,154 @@
+"""Connecting through an HTTP proxy: CONNECT, then the stream is ours (RFC 9110, 9.3.6).
+
+Connector ── Tunnel ── CONNECT host:port ── 2xx ── your transport and protocol
+                          └── anything else: on_failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from reactor import ConnectFailed, Connector, Protocol, Reactor, Transport
+from websocket.credentials import basic_credentials
+from websocket.errors import HandshakeError
+from websocket.head_reader import HeadReader
+from websocket.http11 import build_head, parse_response
+from websocket.limits import Limits
+
+
+class Proxy(NamedTuple):
+    """Hold where a proxy is, and the fields that it wants."""
+
+    host: str
+    port: int
+    headers: tuple[tuple[str, str], ...]
+
+
+def parse_proxy(url: str) -> Proxy:
+    """Return the proxy of a URL.
+
+    Args:
+        url: "http://[user:password@]host[:port]", characters of user and password that have a
+            meaning in URLs being percent-encoded.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise ValueError("a proxy reads http://[user:password@]host[:port]")
+    headers: tuple[tuple[str, str], ...] = ()
+    if parts.username is not None:
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        headers = (basic_credentials(user, password, "Proxy-Authorization"),)
+    return Proxy(parts.hostname, parts.port or 80, headers)
+
+
+class Tunnel(Protocol):
+    """Connect to a target through a proxy; stands in for a ``Connector``.
+
+    Args:
+        reactor: runs it.
+        protocol: gets the transport to the target.
+        proxy: where the proxy is.
+        target: host and port to connect to.
+        on_failed: called with a ``ConnectFailed``; not after ``cancel``.
+        timeout: seconds to reach the proxy; the owner limits the whole.
+        limits: for the head of the proxy's answer.
+        transport_factory: as a ``Connector`` takes it; for the stream to the target.
+    """
+
+    __slots__ = (
+        "_connector",
+        "_head_reader",
+        "_on_failed",
+        "_protocol",
+        "_proxy",
+        "_reactor",
+        "_target",
+        "_transport",
+        "_transport_factory",
+    )
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        protocol: Protocol,
+        proxy: Proxy,
+        target: tuple[str, int],
+        on_failed: Callable[[ConnectFailed], object],
+        *,
+        timeout: float,
+        limits: Limits,
+        transport_factory: Callable[..., Transport] = Transport,
+    ) -> None:
+        self._reactor = reactor
+        self._protocol = protocol
+        self._proxy = proxy
+        self._target = target
+        self._on_failed = on_failed
+        self._transport_factory = transport_factory
+        self._head_reader = HeadReader(limits, is_response=True)
+        self._transport: Transport | None = None
+        self._connector = Connector(
+            reactor, self, (proxy.host, proxy.port), on_failed, timeout=timeout
+        )
+
+    def cancel(self) -> None:
+        """Give up silently. Idempotent; no effect once through or failed."""
+        self._connector.cancel()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.set_protocol(Protocol())
+            transport.abort()
+
+    def connection_made(self, transport: Transport) -> None:
+        """Ask the proxy to connect."""
+        self._transport = transport
+        host, port = self._target
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        fields = [("Host", authority), *self._proxy.headers]
+        transport.write(build_head(f"CONNECT {authority} HTTP/1.1", fields))
+
+    def data_received(self, data: memoryview) -> None:
+        """Read the proxy's answer; hand the stream over when it is good."""
+        try:
+            head = self._head_reader.feed(data)
+            if head is None:
+                return
+            response = parse_response(head)
+        except HandshakeError as error:
+            self._fail(f"the proxy's answer is malformed: {error}")
+            return
+        if not 200 <= response.status <= 299:
+            self._fail(f"the proxy answered {response.status} {response.reason}".rstrip())
+        elif self._head_reader.leftover:
+            # The target speaks second, in TLS as in HTTP: these bytes are somebody else's.
+            self._fail("the proxy sent more than its answer")
+        else:
+            self._hand_over()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Report a proxy that hung up."""
+        if self._transport is not None:
+            self._transport = None
+            self._on_failed(ConnectFailed("the proxy hung up before it answered"))
+
+    def _hand_over(self) -> None:
+        transport, self._transport = self._transport, None
+        assert transport is not None
+        peername = transport.get_extra_info("peername")
+        sock = transport.detach()
+        try:
+            new = self._transport_factory(self._reactor, sock, self._protocol, peername)
+        except OSError as error:
+            sock.close()
+            self._on_failed(ConnectFailed(f"the proxy hung up: {error}"))
+        else:
+            new.start()
+
+    def _fail(self, message: str) -> None:
+        self.cancel()
+        self._on_failed(ConnectFailed(message))
