@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from splits import every_split
 
-from websocket.deflate import Agreement, Compressor, Deflate, Inflater
+from websocket.deflate import Agreement, Deflate
+from websocket.deflate_codec import Compressor, Inflater
 from websocket.errors import (
     FrameTooLarge,
     HandshakeError,

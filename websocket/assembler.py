@@ -20,7 +20,7 @@ import codecs
 from typing import Union
 
 from websocket.causes import Cause
-from websocket.deflate import Inflater
+from websocket.deflate_codec import Inflater
 from websocket.errors import FrameTooLarge, InvalidFrame, InvalidPayload, PolicyViolation
 from websocket.frame import FIN, OPCODE, RSV1
 from websocket.limits import Limits

@@ -17,7 +17,8 @@ from typing import Any
 
 from websocket.assembler import Assembler
 from websocket.causes import Cause
-from websocket.deflate import Agreement, Compressor, Deflate
+from websocket.deflate import Agreement, Deflate
+from websocket.deflate_codec import Compressor
 from websocket.errors import PolicyViolation
 from websocket.frame import FIN, RSV1
 from websocket.frame_reader import FrameReader

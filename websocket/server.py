@@ -22,7 +22,8 @@ from reactor import Listener, Reactor, Timer
 from websocket.binding import Binding
 from websocket.causes import Cause
 from websocket.connection import Connection
-from websocket.deflate import Compressor, Deflate
+from websocket.deflate import Deflate
+from websocket.deflate_codec import Compressor
 from websocket.errors import HandshakeError, InvalidState
 from websocket.frame import build_close
 from websocket.frame_writer import Payload, encode_message

@@ -3,8 +3,6 @@
 What was found interesting is kept in ``.tox/fuzz/corpus/``, so that the next run begins where this
 one ended. libFuzzer ends its process at the first finding, and leaves the input in a file; a
 process without atheris then judges it and makes it smaller.
-
-    python -m fuzzing.atheris_engine TARGET OPTION...     what each process runs
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,7 +59,7 @@ def _run_target(target: Target, inputs: int | None, seconds: int | None, seed: s
         left.unlink()
     log = folder / "log"
     command = [
-        *(sys.executable, "-m", "fuzzing.atheris_engine", target.name),
+        *(sys.executable, "-m", "fuzzing.atheris_process", target.name),
         *(f"-artifact_prefix={folder}{os.sep}", f"-max_len={MAX_SIZE}", f"-timeout={_TIMEOUT}"),
         *(f"-seed={random.Random(seed).getrandbits(31)}", f"-dict={write_dictionary(target)}"),
         *([] if inputs is None else [f"-runs={inputs}"]),
@@ -121,19 +118,3 @@ def _find(target: Target, folder: Path, status: int) -> Finding | None:
         if finding is not None:
             return minimised(finding, target.check)
     return Finding(target.name, b"", f"the process ended with status {status}", str(folder / "log"))
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Run libFuzzer in this process; does not return."""
-    atheris = import_module("atheris")
-    name, *options = arguments
-    for module in [module for module in sys.modules if module.split(".")[0] in _INSTRUMENTED]:
-        del sys.modules[module]
-    with atheris.instrument_imports(include=list(_INSTRUMENTED)):
-        targets = import_module("fuzzing.targets").TARGETS
-    atheris.Setup([sys.argv[0], *options], targets[name].check)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

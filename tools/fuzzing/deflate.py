@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from fuzzing.properties import mostly_first, require, require_equal, same_for_every_split, splits
-from websocket.deflate import Agreement, Compressor, Deflate, Inflater
+from websocket.deflate import Agreement, Deflate
+from websocket.deflate_codec import Compressor, Inflater
 from websocket.errors import InvalidPayload, ProtocolError
 from websocket.headers import parse_extensions
 from websocket.ratelimit import TokenBucket
