@@ -35,6 +35,9 @@ _SEND_BUDGET = 4 * _CHUNK_SIZE
 
 # PyPy does not name the option; the number is OpenSSL's, from 1.1.0h on.
 _OP_NO_RENEGOTIATION = getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
+# Without it, a bare end of the peer's stream would forbid us to send what remains. Before 3.10
+# Python set it by itself.
+_OP_IGNORE_UNEXPECTED_EOF = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
 
 
 class TLSTransport(Transport):
@@ -347,6 +350,6 @@ def client_context(authorities: str | None = None) -> ssl.SSLContext:
 
 def _restrict(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | _OP_NO_RENEGOTIATION
+    context.options |= ssl.OP_NO_COMPRESSION | _OP_NO_RENEGOTIATION | _OP_IGNORE_UNEXPECTED_EOF
     # RFC 7301: a WebSocket in HTTP/2 would need another opening handshake (RFC 8441).
     context.set_alpn_protocols(["http/1.1"])

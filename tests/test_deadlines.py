@@ -121,8 +121,25 @@ def test_while_paused_silence_proves_nothing() -> None:
     assert deadlines.due(START + 10.0) is Cause.PING_TIMEOUT
 
 
+# What we do not read cannot be held against the peer.
+NOT_WHILE_PAUSED = ("pinged_at", "message_at")
+
+
 @pytest.mark.parametrize(
-    ("limit", "since", "cause"), [end for end in ENDS if end[1] != "pinged_at"]
+    ("limit", "since", "cause"), [end for end in ENDS if end[1] in NOT_WHILE_PAUSED]
+)
+def test_while_paused_the_peers_silence_does_not_count(
+    limit: str, since: str, cause: Cause
+) -> None:
+    deadlines = Deadlines(OFF.replace(**{limit: 7.0}), START)
+    setattr(deadlines, since, START)
+    assert deadlines.due(START + 7.0) is cause
+    deadlines.is_paused = True
+    assert deadlines.due(START + 7.0) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "since", "cause"), [end for end in ENDS if end[1] not in NOT_WHILE_PAUSED]
 )
 def test_while_paused_the_other_deadlines_count(limit: str, since: str, cause: Cause) -> None:
     deadlines = Deadlines(OFF.replace(**{limit: 7.0}), START)

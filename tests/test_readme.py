@@ -24,6 +24,7 @@ OUTPUTS = {
     "sessions": "count: 1\ncount: 2\ncount: 3\n",
     "envelopes": "DISPLAY b'HELLO'\n",
     "asyncio": "a timer of the reactor\n",
+    "dial": "HELLO\n",
 }
 
 

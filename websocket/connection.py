@@ -68,7 +68,7 @@ class Connection(Endpoint):
     @property
     def is_congested(self) -> bool:
         """Tell whether more than ``write_soft_mark`` bytes wait for the peer to read."""
-        return self._deadlines.congested_at is not None
+        return self.state is State.OPEN and self._deadlines.congested_at is not None
 
     @property
     def is_compressed(self) -> bool:

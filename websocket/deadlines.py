@@ -31,7 +31,7 @@ class Deadlines:
         message_began_at: when the first fragment of an incomplete message arrived, else None.
         congested_at: when the unsent bytes crossed the soft mark, else None.
         close_by: when the closing handshake must be over, else None.
-        is_paused: the application reads no input, so the peer's silence proves nothing.
+        is_paused: we read no input at the moment, so the peer's silence proves nothing.
     """
 
     __slots__ = (
@@ -93,7 +93,7 @@ class Deadlines:
             (None if self.is_paused else self.pinged_at, limits.ping_timeout, Cause.PING_TIMEOUT),
             (self.congested_at, limits.write_stall_timeout, Cause.SLOW_CONSUMER),
             (self.message_began_at, limits.message_timeout, Cause.MESSAGE_TIMEOUT),
-            (self.message_at, limits.idle_timeout, Cause.IDLE_TIMEOUT),
+            (None if self.is_paused else self.message_at, limits.idle_timeout, Cause.IDLE_TIMEOUT),
         ):
             if since is not None and timeout is not None:
                 yield since + timeout, cause

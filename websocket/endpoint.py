@@ -295,7 +295,7 @@ class Endpoint(Lifecycle):
         self._transport.resume_reading()
         deadlines = self._deadlines
         deadlines.is_paused = False
-        deadlines.received_at = self.reactor.time
+        deadlines.received_at = deadlines.message_at = self.reactor.time
         deadlines.pinged_at = None
         self._watch_message()
         self._arm()
