@@ -129,14 +129,13 @@ class Connector:
             with contextlib.suppress(OSError):  # reset already: the first read will say so
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            transport = self._transport_factory(self._reactor, sock, self._protocol, address)
+            self._transport_factory(self._reactor, sock, self._protocol, address).start()
         except Exception as error:
-            # Reset already; or TLS that takes no such host name.
+            # Reset already; or the system watches no further descriptor.
             sock.close()
             self._fail(f"cannot use the connection to {_name(self._target)}: {error}")
-            return
-        self.cancel()
-        transport.start()
+        else:
+            self.cancel()
 
     def _give_up(self) -> None:
         self._fail(f"cannot connect to {_name(self._target)} within {self._timeout:g} s")

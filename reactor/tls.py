@@ -94,17 +94,20 @@ class TLSTransport(Transport):
             self._update_interest()
 
     def _wrap(self) -> None:
+        name = self._server_hostname
         try:
-            # Raises where the peer is gone already. wrap_socket would too, but only after it
-            # has taken the descriptor away, and nobody could close that.
+            # These raise where the peer is gone already, or the name is no host's. wrap_socket
+            # would too, but only when it has taken the descriptor away, which nobody closes then.
             self._socket.getpeername()
+            if name is not None:
+                name.encode("idna")
             self._socket = self._context.wrap_socket(
                 self._socket,
-                server_side=self._server_hostname is None,
-                server_hostname=self._server_hostname,
+                server_side=name is None,
+                server_hostname=name,
                 do_handshake_on_connect=False,
             )
-        except (OSError, ValueError) as error:  # ValueError: this is no host's name
+        except (OSError, ValueError) as error:
             self._shut(error)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -120,7 +123,8 @@ class TLSTransport(Transport):
             return default
         if name == "ssl_object":
             return tls
-        return default if tls.version() is None else tls.getpeercert()
+        is_up = not self._handshake_wants and tls.version() is not None
+        return tls.getpeercert() if is_up else default
 
     # --- readiness --------------------------------------------------------------------------
 

@@ -16,7 +16,15 @@ import pytest
 from streams import Echo, Witness, needs_unix_sockets, with_every_selector
 from support import FakeNetwork, MemorySocket, Stage, has_ipv6, run_until
 
-from reactor import ConnectFailed, Connector, Listener, Reactor, open_tcp_sockets, open_unix_socket
+from reactor import (
+    ConnectFailed,
+    Connector,
+    Listener,
+    Reactor,
+    Transport,
+    open_tcp_sockets,
+    open_unix_socket,
+)
 
 TICK = 0.01
 
@@ -182,6 +190,7 @@ def test_the_protocol_is_connected(world: World, answer: str) -> None:
     sock.peer.feed(b"and welcome")
     world.settle()
     assert world.witness.received == b"and welcome"
+    assert world.reactor.next_timeout() is None, "no deadline is left behind"
     world.pass_time(1000)
     assert world.outcome == (["made", "data"], 0)
 
@@ -527,6 +536,21 @@ def test_a_transport_that_cannot_be_made_is_a_failure(world: World, error: Excep
     world.look_up()
     assert world.outcome == FAILED
     assert str(world.failures[0]).startswith("cannot use the connection to example.com port 80: ")
+    world.assert_nothing_is_left()
+
+
+def test_a_socket_that_cannot_be_watched_is_a_failure(world: World) -> None:
+    class Unwatched(Transport):
+        __slots__ = ()
+
+        def start(self) -> None:
+            raise OSError(errno.ENOSPC, "no space left")
+
+    world.internet.answers = {"192.0.2.1": "accepts"}
+    world.connect(transport_factory=Unwatched)
+    world.look_up()
+    assert world.outcome == FAILED
+    assert "no space left" in str(world.failures[0])
     world.assert_nothing_is_left()
 
 

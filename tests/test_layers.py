@@ -37,7 +37,7 @@ REACTOR_ROWS = (
 WEBSOCKET_ROWS = (
     Row("opcodes causes errors limits", is_joined=True),
     Row("frame http11 message masking headers origin key address ratelimit statistics deadlines credentials"),
-    Row("frame_reader frame_writer assembler deflate deflate_codec head_reader handshake handshake_client"),
+    Row("frame_reader frame_writer assembler deflate deflate_codec head_reader handshake handshake_client response_reader"),
     Row("lifecycle* endpoint* callbacks* connection* message_connection*", is_joined=True),
     Row("manager pool session", is_joined=True),
     Row(
@@ -53,6 +53,7 @@ NEIGHBOURS = {
     ("websocket.frame_reader", "websocket.assembler"),
     ("websocket.assembler", "websocket.deflate_codec"),
     ("websocket.deflate", "websocket.deflate_codec"),
+    ("websocket.response_reader", "websocket.head_reader"),
 }
 
 

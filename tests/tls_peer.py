@@ -32,9 +32,14 @@ def certificate(name: str) -> str:
 AUTHORITY = certificate("authority")
 
 
+# Python 3.9 and PyPy set it, and would take a truncated stream for one that has ended cleanly.
+_OP_IGNORE_UNEXPECTED_EOF = 1 << 7
+
+
 def trusting_context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
     """Return a plain client's context, of one version of TLS only if that is given."""
     context = ssl.create_default_context(cafile=AUTHORITY)
+    context.options &= ~_OP_IGNORE_UNEXPECTED_EOF
     if version is not None:
         context.minimum_version = context.maximum_version = version
     return context
@@ -80,10 +85,8 @@ class TLSPeer:
     @property
     def common_name(self) -> str:
         """Whom the other end's certificate names."""
-        found = self.tls.getpeercert()
-        assert found is not None
-        name: str = dict(part for parts in found["subject"] for part in parts)["commonName"]
-        return name
+        found: Any = self.tls.getpeercert()
+        return str(dict(part for parts in found["subject"] for part in parts)["commonName"])
 
     def write(self, data: bytes) -> None:
         """Encrypt bytes, each call in records of its own; ``pump`` sends them."""
@@ -100,23 +103,24 @@ class TLSPeer:
 
     def encrypted(self) -> bytes:
         """Take what would be sent, to send it otherwise, or not at all."""
-        self._step()
+        self.step()
         data = bytes(self._unsent) + self._outgoing.read()
         self._unsent.clear()
         return data
 
     def pump(self, size: int = 1024 * 1024) -> bool:
         """Receive up to a size, go on with TLS, send; tell whether anything moved."""
-        has_received = self._receive(size)
-        self._step()
-        return self._send() or has_received
+        has_received = self.receive(size)
+        self.step()
+        return self.send() or has_received
 
     def close(self) -> None:
         self.sock.close()
 
-    # --- steps ------------------------------------------------------------------------------
+    # --- the steps of pump ------------------------------------------------------------------
 
-    def _receive(self, size: int) -> bool:
+    def receive(self, size: int = 1024 * 1024) -> bool:
+        """Receive up to a size; tell whether anything came."""
         if self.has_eof:
             return False
         try:
@@ -134,7 +138,8 @@ class TLSPeer:
             self._incoming.write_eof()
         return True
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Go on with the handshake, then decrypt what has been received."""
         if self.error is not None or self.has_clean_end:
             return
         try:
@@ -154,7 +159,8 @@ class TLSPeer:
         except ssl.SSLError as error:
             self.error = error
 
-    def _send(self) -> bool:
+    def send(self) -> bool:
+        """Send what was encrypted, as far as the socket takes it; tell whether it took any."""
         self._unsent += self._outgoing.read()
         if not self._unsent:
             return False
@@ -207,7 +213,7 @@ class TLSStage:
     ) -> tuple[TLSTransport, TLSPeer]:
         """Return a server's transport and its client."""
         transport, theirs = self.accept(protocol, tls, send_buffer)
-        return transport, self._peer(theirs, context or trusting_context(), "localhost")
+        return transport, self.peer(theirs, context)
 
     def client(
         self,
@@ -227,7 +233,18 @@ class TLSStage:
             server_hostname=server_hostname,
         )
         transport.start()
-        return transport, self._peer(theirs, server or serving_context(), None)
+        return transport, self.peer(theirs, server or serving_context(), None)
+
+    def peer(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext | None = None,
+        server_hostname: str | None = "localhost",
+    ) -> TLSPeer:
+        """Speak TLS at the other end; ``settle`` pumps it from now on."""
+        peer = TLSPeer(sock, context or trusting_context(), server_hostname)
+        self._peers.append(peer)
+        return peer
 
     def settle(self, turns: int = 3000) -> None:
         """Run turns and pump the peers until nothing more happens."""
@@ -262,8 +279,3 @@ class TLSStage:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self._sockets.append(theirs)
         return ours, theirs
-
-    def _peer(self, sock: socket.socket, *args: Any) -> TLSPeer:
-        peer = TLSPeer(sock, *args)
-        self._peers.append(peer)
-        return peer

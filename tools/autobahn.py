@@ -1,16 +1,18 @@
 """Run the Autobahn test suite against this checkout: its fuzzer and our server, or our client.
 
-    python3 tools/autobahn.py server                          every case, against our server
+    python3 tools/autobahn.py server client                   every case, in both roles
     python3 tools/autobahn.py client --exclude '12.*' '13.*'  all but compression, our client
     python3 tools/autobahn.py server --cases '6.4.*' 7.1.5    these
 
-Our side runs with the Python that runs this script and needs no installation. The suite needs a
-Python 2.7, which is looked for on PATH and in pyenv's versions (``AUTOBAHN_PYTHON`` names another
-one); it is installed into ``.tox/autobahn/`` at the first run. Everything stays on 127.0.0.1.
+Our side (``autobahn_peer.py``) runs with the Python that runs this script and needs no
+installation. The suite needs a Python 2.7, which is looked for on PATH and in pyenv's versions
+(``AUTOBAHN_PYTHON`` names another one); it is installed into ``.tox/autobahn-suite/`` at the first
+run. Everything stays on 127.0.0.1.
 
 Printed are how often each verdict was given and every case that is not OK or INFORMATIONAL. The
-same is in ``summary.json`` of the output folder, beside the suite's own report (``index.html``)
-and the logs of both sides.
+same is in ``summary.json`` of the role's output folder, beside the suite's own report
+(``index.html``) and the logs of both sides. The last line counts the cases of all roles in the way
+of pytest, for ``check.py``.
 
 The exit status is 0 when every case that was asked for ran and is good in both verdicts, 1 when
 not, 2 when the suite cannot be run here.
@@ -34,7 +36,6 @@ from typing import Any
 from autobahn_report import (
     count,
     failure_lines,
-    needs_compression,
     parse_outcomes,
     reason,
     select,
@@ -46,11 +47,6 @@ from check import ROOT, read, variables
 AGENT = "reactor-websocket"
 HOST = "127.0.0.1"
 
-# What group 9 takes: see autobahn_client.py.
-SERVER_LIMITS = (
-    *("--max-message-size", str(16 * 1024 * 1024), "--max-fragments", "70000"),
-    *("--message-timeout", "off", "--control-rate", "off"),
-)
 # Seconds for a program to start listening, and to end once told to.
 PATIENCE = 30.0
 
@@ -62,20 +58,27 @@ class RunFailed(Exception):
 def main(arguments: Sequence[str]) -> int:
     """Run the cases and return the exit status."""
     options = parse_arguments(arguments)
+    started = time.monotonic()
     try:
         installed = prepare()
         cases = select(installed.list_cases(), options.cases, options.exclude)
     except (CannotRun, ValueError) as error:
         print(f"autobahn: {error}", file=sys.stderr)
         return 2
-    run = Run(options.role, installed, cases, options.out, options.timeout)
-    return run.report(run.run())
+    passed = failed = 0
+    for role in options.roles:
+        run = Run(role, installed, cases, options.compression, options.out / role, options.timeout)
+        bad = run.report(run.run())
+        passed += len(cases) - min(bad, len(cases))
+        failed += bad
+    print(f"{passed} passed, {failed} failed in {time.monotonic() - started:.1f}s")
+    return 1 if failed else 0
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description="Run the Autobahn test suite.")
-    parser.add_argument("role", choices=("server", "client"), help="our side")
+    parser.add_argument("roles", nargs="+", choices=("server", "client"), help="our side")
     parser.add_argument(
         "--cases", nargs="+", default=[], metavar="PATTERN", help="run these: 7.1.5 or '6.4.*'"
     )
@@ -83,19 +86,26 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--exclude", nargs="+", default=[], metavar="PATTERN", help="leave these out"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where reports go (.tox/autobahn/report-ROLE)"
+        "--compression",
+        choices=("default", "widest"),
+        default="widest",
+        help="our policy: that of Deflate(), or one that agrees to all of it (%(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=WORK / "reports",
+        metavar="DIR",
+        help="where reports go, in a folder for each role (.tox/autobahn-suite/reports)",
     )
     parser.add_argument(
         "--timeout",
         type=float,
-        default=1800.0,
+        default=3600.0,
         metavar="SECONDS",
-        help="for the run, without the installation (default: %(default)g)",
+        help="for each role, without the installation (default: %(default)g)",
     )
-    options = parser.parse_args(arguments)
-    if options.out is None:
-        options.out = WORK / f"report-{options.role}"
-    return options
+    return parser.parse_args(arguments)
 
 
 class Run:
@@ -105,12 +115,19 @@ class Run:
         role: our side, "server" or "client".
         installed: the suite.
         cases: what to run.
+        compression: our policy, as ``autobahn_peer.py`` names it.
         out: the folder for reports and logs; an older report in it is removed.
         timeout: seconds for all of it.
     """
 
     def __init__(
-        self, role: str, installed: Suite, cases: Sequence[str], out: Path, timeout: float
+        self,
+        role: str,
+        installed: Suite,
+        cases: Sequence[str],
+        compression: str,
+        out: Path,
+        timeout: float,
     ) -> None:
         self._role = role
         self._suite = installed
@@ -118,7 +135,7 @@ class Run:
         self._out = out.resolve()
         self._started = time.monotonic()
         self._deadline = self._started + timeout
-        self._compression_option = ["--compression"] if needs_compression(cases) else []
+        self._compression = compression
         self._out.mkdir(parents=True, exist_ok=True)
         for name in ("index.json", "summary.json"):
             self._out.joinpath(name).unlink(missing_ok=True)
@@ -136,11 +153,7 @@ class Run:
 
     def _test_server(self) -> None:
         port = find_free_port()
-        command = [
-            *(sys.executable, "-m", "websocket", "serve", "echo"),
-            *("--host", HOST, "--port", str(port), *SERVER_LIMITS, *self._compression_option),
-        ]
-        with self._running("server", command) as server:
+        with self._running("server", self._peer_command("--port", str(port))) as server:
             self._wait_until_listening("server", server, port)
             server_list = [{"agent": AGENT, "url": f"ws://{HOST}:{port}"}]
             fuzzer_command = self._suite_command("fuzzingclient", servers=server_list)
@@ -152,8 +165,7 @@ class Run:
     def _test_client(self) -> None:
         port = find_free_port()
         url = f"ws://{HOST}:{port}"
-        script = str(ROOT / "tools" / "autobahn_client.py")
-        command = [sys.executable, script, url, AGENT, *self._compression_option]
+        command = self._peer_command("--url", url, "--agent", AGENT)
         fuzzer_command = self._suite_command("fuzzingserver", url=url)
         with self._running("suite", fuzzer_command) as fuzzer:
             self._wait_until_listening("suite", fuzzer, port)
@@ -161,6 +173,11 @@ class Run:
                 self._wait("client", client)
 
     # --- programs ---------------------------------------------------------------------------------
+
+    def _peer_command(self, *options: str) -> list[str]:
+        """Return the command that starts our side."""
+        script = str(ROOT / "tools" / "autobahn_peer.py")
+        return [sys.executable, script, self._role, "--compression", self._compression, *options]
 
     def _suite_command(self, mode: str, **settings: Any) -> list[str]:
         """Write down what to run, and return the command that runs it."""
@@ -176,7 +193,7 @@ class Run:
         with self._log_of(name).open("wb") as output:
             process = subprocess.Popen(
                 command,
-                cwd=ROOT,  # where `python -m` and the client find our packages
+                cwd=ROOT,
                 env=variables(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -230,7 +247,7 @@ class Run:
     # --- the outcome ------------------------------------------------------------------------------
 
     def report(self, trouble: str) -> int:
-        """Print and write down how the cases went; return the exit status.
+        """Print and write down how the cases went; return how many failed, the run itself as one.
 
         Args:
             trouble: what was wrong with the run itself.
@@ -239,16 +256,17 @@ class Run:
         outcomes = parse_outcomes(self._read("index.json"), AGENT, self._cases)
         bad = [outcome for outcome in outcomes if not outcome.is_good]
         reasons = {each.case: reason(each, self._read(each.report_file)) for each in bad}
-        is_good = not bad and not trouble
+        failed = max(len(bad), 1 if trouble else 0)
         summary = {
             "role": self._role,
+            "compression": self._compression,
             "python": f"{platform.python_implementation()} {platform.python_version()}",
             "cases": len(outcomes),
             "seconds": seconds,
             "verdicts": count(outcomes),
             "failures": [{**each._asdict(), "reason": reasons[each.case]} for each in bad],
             "trouble": trouble,
-            "is_good": is_good,
+            "is_good": not failed,
         }
         text = json.dumps(summary, indent=1) + "\n"
         self._out.joinpath("summary.json").write_text(text, encoding="utf-8")
@@ -256,8 +274,8 @@ class Run:
         print(table(outcomes), *failure_lines(bad, reasons), sep="\n")
         if trouble:
             print(f"autobahn: {trouble}")
-        print("passed" if is_good else f"failed: {len(bad)} of {len(outcomes)} cases are not good")
-        return 0 if is_good else 1
+        print()
+        return failed
 
     def _read(self, name: str) -> str:
         """Return what a file of the report holds, nothing when it is not there."""

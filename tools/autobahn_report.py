@@ -21,8 +21,6 @@ from typing import Any, NamedTuple
 GOOD = frozenset({"OK", "INFORMATIONAL"})
 MISSING = "MISSING"
 
-# Those that negotiate permessage-deflate.
-_COMPRESSION_GROUPS = frozenset({12, 13})
 _KINDS = ("behavior", "behaviorClose")
 _MARKUP = re.compile(r"<[^>]*>")
 _LONGEST_REASON = 200
@@ -97,11 +95,6 @@ def select(available: Sequence[str], wanted: Sequence[str], excluded: Sequence[s
 
 def _matches(case: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(case, pattern) for pattern in patterns)
-
-
-def needs_compression(cases: Iterable[str]) -> bool:
-    """Tell whether one of the cases negotiates compression."""
-    return any(in_order(case)[0] in _COMPRESSION_GROUPS for case in cases)
 
 
 # --- outcomes -------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The Autobahn test suite as a program: find a Python 2.7, install the suite, start it.
 
-The suite runs on Python 2.7 only. It is installed into a folder of its own, ``.tox/autobahn/``,
+The suite runs on Python 2.7 only. It is installed into a folder of its own, ``.tox/autobahn-suite/``,
 from the pins in ``autobahn-requirements.txt``; that Python needs pip and setuptools, and neither
 virtualenv nor the right to write to its own site-packages.
 """
@@ -10,18 +10,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from autobahn_report import parse_case_names
 from check import ROOT, read, variables
-from interpreters import in_pyenv
+from interpreters import find_python27
 
-WORK = ROOT / ".tox" / "autobahn"
+# Not .tox/autobahn, which is the folder of tox's own environment of that name.
+WORK = ROOT / ".tox" / "autobahn-suite"
 PINS = ROOT / "tools" / "autobahn-requirements.txt"
-
-# What the suite imports that some builds of Python lack, and what its installation takes.
-PROBE = "import pip, setuptools, ssl, sys, zlib; sys.exit(sys.version_info[:2] != (2, 7))"
 
 # The folder takes part like a site-packages, since zope is put together by a .pth file in it.
 # Imported in this order: wstest chooses Twisted's reactor, and must be the first to do so.
@@ -106,49 +104,18 @@ def prepare() -> Suite:
 
 
 def find_python(environment: Mapping[str, str], home: Path) -> str:
-    """Return the first Python 2.7 that can run the suite.
+    """Return the Python 2.7 that is to run the suite; see ``find_python27``.
 
     Raises:
         CannotRun: there is none.
     """
-    for program in candidates(environment, home):
-        if is_suitable(program):
-            return program
+    python = find_python27(environment, home)
+    if python is not None:
+        return python
     what = "Python 2.7 with pip, setuptools, ssl and zlib"
     if environment.get("AUTOBAHN_PYTHON"):
         raise CannotRun(f"AUTOBAHN_PYTHON names no {what}")
     raise CannotRun(f"there is no {what}: `pyenv install 2.7.18`, or name one in AUTOBAHN_PYTHON")
-
-
-def candidates(environment: Mapping[str, str], home: Path) -> Iterator[str]:
-    """Yield the programs that may be a Python 2.7; one that the user names is the only one.
-
-    Args:
-        environment: where AUTOBAHN_PYTHON, PATH and PYENV_ROOT may stand.
-        home: where pyenv lives without PYENV_ROOT.
-    """
-    named = environment.get("AUTOBAHN_PYTHON")
-    if named:
-        yield named
-        return
-    on_path = shutil.which("python2.7", path=environment.get("PATH"))
-    if on_path is not None:
-        yield on_path
-    for program in in_pyenv(environment, home):
-        if Path(program).parent.parent.name.startswith("2.7"):
-            yield program
-
-
-def is_suitable(program: str) -> bool:
-    """Tell whether a program is a Python 2.7 that has all that the suite takes."""
-    command = [program, "-s", "-c", PROBE]
-    try:
-        subprocess.run(
-            command, env=variables(os.environ), capture_output=True, timeout=60, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return True
 
 
 def install(python: str, folder: Path) -> None:

@@ -9,6 +9,8 @@ environment of its own. One wheel is built, and each environment runs in a tox p
 some at a time. Whatever is written is in ``.tox/`` of the checkout; the whole output of each
 environment is in ``.tox/check/logs/``, and of those that fail also on the screen.
 
+The environment ``autobahn`` takes a Python 2.7 and is reported as "not here" where there is none.
+
 The last line reads ``N passed, N failed`` and counts the tests of all environments. The exit
 status is 0 when everything passed, 1 when something failed, 2 when nothing could be run.
 """
@@ -29,7 +31,7 @@ from pathlib import Path
 
 import interpreters
 from interpreters import Interpreter
-from results import Result, one_line, parse_counts, table, total
+from results import NOT_HERE, Result, one_line, parse_counts, table, total
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".tox" / "check"
@@ -40,6 +42,8 @@ PYTHON = str(VENV / "bin" / "python")
 # What is needed here, and no more: tox.ini says what the checks need.
 REQUIREMENTS = ("tox>=4.22,<5", "build>=1,<2")
 AFTER_THE_TESTS = ("lint", "coverage", "interop")
+# After these, where there is a Python 2.7: the test suite that it runs knows no other.
+AUTOBAHN = "autobahn"
 # A hanging environment must not hang the whole run.
 TIMEOUT = 15 * 60.0
 
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         found = interpreters.find_interpreters()
         print("found:", ", ".join(map(str, found.values())), flush=True)
-        environments = select([*found, *AFTER_THE_TESTS], options.env)
+        environments = select([*found, *AFTER_THE_TESTS, *found_autobahn()], options.env)
         prepare_tox()
         wheel = build_wheel()
     except CannotCheck as error:
@@ -62,13 +66,20 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     results = run_all(environments, wheel, found, options.jobs)
     results += missing(options.require, results)
+    if not options.env:
+        results += not_here(results)
     return report(results)
+
+
+def found_autobahn() -> list[str]:
+    """Return the environment that needs Python 2.7 if it can run here."""
+    return [AUTOBAHN] if interpreters.find_python27(os.environ, Path.home()) else []
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
-        description="Run the tests under every Python found here, then lint, coverage, interop."
+        description="Run the tests under every Python found here, then all other checks."
     )
     parser.add_argument(
         "--env", action="append", default=[], metavar="NAME", help="run only this; repeatable"
@@ -279,6 +290,12 @@ def missing(required: Sequence[str], results: Sequence[Result]) -> list[Result]:
     """Return a result for each required environment that did not run."""
     ran = {result.environment for result in results}
     return [Result(name, "", "missing") for name in required if name not in ran]
+
+
+def not_here(results: Sequence[Result]) -> list[Result]:
+    """Return a result for Autobahn's environment unless it has one."""
+    has_one = any(result.environment == AUTOBAHN for result in results)
+    return [] if has_one else [Result(AUTOBAHN, "no Python 2.7", NOT_HERE)]
 
 
 def report(results: Sequence[Result]) -> int:

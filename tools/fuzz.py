@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -141,8 +141,8 @@ def distinct(findings: Iterable[Finding | None]) -> list[Finding]:
 
 def table(results: Iterable[Result]) -> str:
     """Return inputs and rate of each target, in the order in which they first ended."""
-    inputs: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
+    inputs: defaultdict[str, int] = defaultdict(int)
+    seconds: defaultdict[str, float] = defaultdict(float)
     for result in results:
         inputs[result.target] += result.inputs
         seconds[result.target] += result.seconds

@@ -4,6 +4,8 @@ Looked at are the names ``python3.9`` to ``python3.15`` and PyPy's on PATH, and 
 pyenv. A name proves nothing (pyenv's shims stand on PATH also for versions that are not active),
 so each candidate is asked: it runs a line that tells what it is. What fails to answer, is older
 than 3.9, or is neither CPython nor PyPy, is passed over.
+
+Apart from these stands Python 2.7, which the Autobahn test suite runs on.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ import sys, sysconfig
 name = sys.implementation.name + ("-t" if sysconfig.get_config_var("Py_GIL_DISABLED") else "")
 print(name, *sys.version_info[:3], sys.executable)
 """
+# What that suite imports that some builds of Python lack, and what its installation takes.
+PROBE_27 = "import pip, setuptools, ssl, sys, zlib; sys.exit(sys.version_info[:2] != (2, 7))"
 TITLES = {"cpython": "CPython", "pypy": "PyPy"}
 PREFIXES = {"cpython": "py", "pypy": "pypy"}
 
@@ -108,3 +112,37 @@ def choose(found: Iterable[Interpreter | None]) -> dict[str, Interpreter]:
     """Return the newest patch release of each version, by its environment."""
     ordered = sorted(interpreter for interpreter in found if interpreter is not None)
     return {interpreter.environment: interpreter for interpreter in ordered}
+
+
+def find_python27(environment: Mapping[str, str], home: Path) -> str | None:
+    """Return the first Python 2.7 that can run the Autobahn test suite, None where none can.
+
+    Args:
+        environment: where AUTOBAHN_PYTHON, PATH and PYENV_ROOT may stand.
+        home: where pyenv lives without PYENV_ROOT.
+    """
+    return next(filter(can_run_autobahn, candidates27(environment, home)), None)
+
+
+def candidates27(environment: Mapping[str, str], home: Path) -> Iterator[str]:
+    """Yield the programs that may be a Python 2.7; one that the user names is the only one."""
+    named = environment.get("AUTOBAHN_PYTHON")
+    if named:
+        yield named
+        return
+    program = shutil.which("python2.7", path=environment.get("PATH"))
+    if program is not None:
+        yield program
+    for program in in_pyenv(environment, home):
+        if Path(program).parent.parent.name.startswith("2.7"):
+            yield program
+
+
+def can_run_autobahn(program: str) -> bool:
+    """Tell whether a program is a Python 2.7 that has all that the suite takes."""
+    command = [program, "-E", "-s", "-c", PROBE_27]
+    try:
+        subprocess.run(command, capture_output=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True

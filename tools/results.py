@@ -1,4 +1,4 @@
-"""What became of the environments: read pytest's closing line, print the table and the sum."""
+"""What became of the environments: read the closing lines, print the table and the sum."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# "12 passed, 1 error in 0.05s", between "=" signs unless pytest is quiet.
+# pytest's: "12 passed, 1 error in 0.05s", between "=" signs unless it is quiet. autobahn.py counts
+# its cases in the same way.
 CLOSING_LINE = re.compile(r"^=* ?(\d+ [a-z]+(?:, \d+ [a-z]+)*) in \d[\d.]*s\b.*$", re.MULTILINE)
+# The verdict on what cannot run on this machine and need not.
+NOT_HERE = "not here"
 HEADINGS = ("environment", "interpreter", "result", "tests", "seconds")
 
 
@@ -26,9 +29,9 @@ class Result:
     Args:
         environment: its name in tox.ini.
         interpreter: what it ran with, empty when it did not get that far.
-        verdict: "passed", or a word for what went wrong.
+        verdict: "passed" or NOT_HERE, or a word for what went wrong.
         seconds: how long it took, installation included.
-        counts: the tests, None where no pytest reported any.
+        counts: the tests, None where none were reported.
     """
 
     environment: str
@@ -40,11 +43,11 @@ class Result:
     @property
     def is_passed(self) -> bool:
         """Tell whether all is well."""
-        return self.verdict == "passed"
+        return self.verdict in ("passed", NOT_HERE)
 
 
 def parse_counts(output: str) -> Counts | None:
-    """Return the numbers of the last closing line of pytest in ``output``.
+    """Return the numbers of the last closing line in ``output``.
 
     Args:
         output: everything that tox printed.

@@ -191,6 +191,8 @@ def _load(app: str) -> type[Connection]:
 
 def _tls(options: argparse.Namespace) -> ServerTLS | None:
     if options.certificate is None:
+        if options.key is not None:
+            raise _UsageError("--key needs --certificate")
         return None
     # Imported here, so that a server without TLS does not load OpenSSL.
     from reactor.tls import ServerTLS
@@ -287,7 +289,10 @@ def _client_context(authorities: str | None) -> ssl.SSLContext | None:
         return None
     from reactor.tls import client_context
 
-    return client_context(authorities)
+    try:
+        return client_context(authorities)
+    except OSError as error:
+        raise _UsageError(f"--authorities: {error}") from None
 
 
 def _printable(text: str) -> str:

@@ -21,14 +21,14 @@ from websocket.connection import Connection
 from websocket.deflate import Agreement, Deflate
 from websocket.errors import HandshakeError
 from websocket.handshake_client import WebSocketURL, build_request, judge_response, parse_url
-from websocket.head_reader import HeadReader
 from websocket.headers import Extension, parse_extensions
-from websocket.http11 import Response, parse_response
+from websocket.http11 import Response
 from websocket.key import new_key
 from websocket.lifecycle import Lifecycle
 from websocket.limits import Limits
 from websocket.reconnect import Reconnect
 from websocket.redirect import keep_fields, redirect_target
+from websocket.response_reader import ResponseReader
 from websocket.tunnel import Proxy, Tunnel, parse_proxy
 from websocket.upgrade import SESSION_COOKIE
 
@@ -146,12 +146,12 @@ class ClientHandshake(Protocol):
         "_connection",
         "_connector",
         "_fields",
-        "_head_reader",
         "_keeper",
         "_key",
         "_plan",
         "_redirects",
         "_request",
+        "_response_reader",
         "_timer",
         "_transport",
         "_url",
@@ -160,12 +160,11 @@ class ClientHandshake(Protocol):
     def __init__(self, plan: Plan, session_id: str | None, keeper: Reconnect | None) -> None:
         self._plan = plan
         self._url = plan.url
-        self._fields = list(plan.headers)
+        self._fields = plan.headers
         if session_id is not None:
-            self._fields.append(("Cookie", f"{SESSION_COOKIE}={session_id}"))
+            self._fields = _with_cookie(plan.headers, f"{SESSION_COOKIE}={session_id}")
         self._keeper = keeper
         self._redirects = 0
-        self._head_reader = HeadReader(plan.limits, is_response=True)
         self._transport: Transport | None = None
 
     def start(self, connection: Connection) -> None:
@@ -197,19 +196,10 @@ class ClientHandshake(Protocol):
 
     def data_received(self, data: memoryview) -> None:
         """Read the answer, and act on it once it is complete."""
-        rest: bytes | memoryview = data
         try:
-            while True:
-                head = self._head_reader.feed(rest)
-                if head is None:
-                    return
-                response = parse_response(head)
-                if response.status == 101 or response.status >= 200:
-                    break
-                # RFC 9110, 15.2: interim answers come before the answer; the deadline ends them.
-                rest = self._head_reader.leftover
-                self._head_reader = HeadReader(self._plan.limits, is_response=True)
-            self._answer(response)
+            response = self._response_reader.feed(data)
+            if response is not None:
+                self._answer(response)
         except HandshakeError as error:
             self._refuse(error)
 
@@ -226,7 +216,7 @@ class ClientHandshake(Protocol):
     def _build_request(self) -> None:
         plan = self._plan
         self._key = new_key()
-        self._head_reader = HeadReader(plan.limits, is_response=True)
+        self._response_reader = ResponseReader(plan.limits)
         self._request = build_request(
             self._url,
             self._key,
@@ -319,8 +309,8 @@ class ClientHandshake(Protocol):
         if deflate is not None and agreement is not None:
             connection.compress_with(deflate, agreement)
         connection.open(transport, subprotocol=subprotocol)
-        if self._head_reader.leftover:
-            connection.data_received(memoryview(self._head_reader.leftover))
+        if self._response_reader.leftover:
+            connection.data_received(memoryview(self._response_reader.leftover))
 
     def _refuse(self, error: Exception, cause: Cause = Cause.HANDSHAKE_FAILED) -> None:
         self._connection.refuse(error, cause)
@@ -333,6 +323,14 @@ class ClientHandshake(Protocol):
             self._unreachable(ConnectFailed("cannot connect within the time for the handshake"))
         else:
             self._refuse(HandshakeError(0, "the handshake took too long"))
+
+
+def _with_cookie(fields: list[tuple[str, str]], cookie: str) -> list[tuple[str, str]]:
+    """Return header fields with one more cookie."""
+    # RFC 6265, 5.4: there must not be more than one Cookie field.
+    cookies = [value for name, value in fields if name.lower() == "cookie"]
+    others = [field for field in fields if field[0].lower() != "cookie"]
+    return [*others, ("Cookie", "; ".join([*cookies, cookie]))]
 
 
 def _extensions_of(response: Response) -> list[Extension]:

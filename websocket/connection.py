@@ -51,6 +51,7 @@ class Connection(Endpoint):
         cause: why it ended, or is about to; None before.
         error: what ``on_error`` was called with last, or None.
         is_clean: the closing handshake completed.
+        is_given_up: ``close`` or ``abort`` was called here.
         is_client: this end is the client.
         limits: the limits that it keeps.
         reactor: what runs it; for timers of your own.
@@ -147,6 +148,7 @@ class Connection(Endpoint):
             ValueError: a code that must not be sent, or too long a reason.
         """
         build_close(code, reason)
+        self.is_given_up = True
         if self.reactor.is_own_thread():
             self.end(Cause.CLOSED_BY_US, code, reason)
         else:
@@ -154,6 +156,7 @@ class Connection(Endpoint):
 
     def abort(self) -> None:
         """Drop the connection at once, without a closing handshake. Idempotent."""
+        self.is_given_up = True
         if not self.reactor.is_own_thread():
             self._hand_over(self.abort)
         elif self._transport is not None:

@@ -9,11 +9,11 @@ On the server's side ``authenticate`` reads them: ``parse_basic`` undoes the fir
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 
 # RFC 6750, 2.1: b64token.
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def basic_credentials(user: str, password: str, name: str = "Authorization") -> tuple[str, str]:
@@ -25,12 +25,13 @@ def basic_credentials(user: str, password: str, name: str = "Authorization") -> 
         name: "Proxy-Authorization" for a proxy.
 
     Raises:
-        ValueError: a colon in the user, or a control character.
+        ValueError: a colon in the user, a control character, or half a surrogate pair.
     """
     if ":" in user:
         raise ValueError("a user name for Basic credentials must not hold a colon")
     pair = f"{user}:{password}"
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in pair):
+    # RFC 7617, 2: neither of them may hold any.
+    if _CONTROL.search(pair):
         raise ValueError("Basic credentials must not hold control characters")
     return name, "Basic " + base64.b64encode(pair.encode()).decode("ascii")
 
@@ -60,7 +61,7 @@ def parse_basic(value: str) -> tuple[str, str] | None:
         return None
     try:
         pair = base64.b64decode(encoded.strip(), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return None
     user, colon, password = pair.partition(":")
-    return (user, password) if colon else None
+    return (user, password) if colon and not _CONTROL.search(pair) else None

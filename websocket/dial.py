@@ -11,9 +11,12 @@ the server's patience (40 s by default) had better use ``connect`` and a reactor
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +31,7 @@ from websocket.opcodes import CloseCode
 # What may wait to be received before reading stops and the server has to wait.
 _MAX_WAITING_MESSAGES = 16
 _MAX_WAITING_SIZE = 1024 * 1024
+_ORDERLY_CODES = frozenset({CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS})
 
 
 def dial(url: str, **options: Any) -> BlockingConnection:
@@ -62,7 +66,8 @@ class BlockingConnection:
             self.connection = connect(self._reactor, url, _Collector, **options)
             while self.connection.state is State.CONNECTING:
                 self._reactor.run_once()
-            if self.connection.state is State.CLOSED and self.connection.error is not None:
+            if self.connection.opened_at is None:
+                assert self.connection.error is not None
                 raise self.connection.error
         except BaseException:
             self._reactor.close()
@@ -73,17 +78,20 @@ class BlockingConnection:
 
         Args:
             message: str as text, anything bytes-like as binary.
-            timeout: seconds to wait; None for as long as it takes.
+            timeout: seconds to wait before sending, and again afterwards; None for as long as
+                it takes.
 
         Raises:
             ConnectionClosed: the connection is not open any more.
-            TimeoutError: the server reads too slowly; the message will be sent all the same.
+            TimeoutError: the server reads too slowly. The first message for which that happens
+                will be sent all the same; no other is taken until it has been.
+            TypeError, ValueError: see ``Connection.send``.
         """
-        self._reactor.run_once(0)
+        # Before, too: a message on top of one that is stuck may be more than the hard mark.
+        self._run_until(self._is_writable, timeout)
         if not self.connection.send(message):
             raise self._closed()
-        self._reactor.run_once(0)
-        self._run_until(lambda: not self.connection.is_congested, timeout)
+        self._run_until(self._is_writable, timeout)
 
     def recv(self, timeout: float | None = None) -> str | bytes:
         """Return the next message: str for text, bytes for binary.
@@ -107,12 +115,16 @@ class BlockingConnection:
             ConnectionClosed: the connection has ended.
             TimeoutError: no pong came in time.
         """
-        self.connection.latency = None
-        self.connection.ping(b"latency")
-        self._run_until(lambda: self.connection.latency is not None, timeout)
-        if self.connection.latency is None:
+        connection = self.connection
+        connection.latency = None
+        # Random, so that the pong of an earlier ping is not taken for this one's.
+        connection.ping(os.urandom(8))
+        # The pong may be behind more messages than may wait otherwise.
+        with connection.unlimited():
+            self._run_until(lambda: connection.latency is not None, timeout)
+        if connection.latency is None:
             raise self._closed()
-        return self.connection.latency
+        return connection.latency
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close the connection and wait for the closing handshake. Idempotent.
@@ -121,8 +133,10 @@ class BlockingConnection:
             ValueError: a code that must not be sent, or too long a reason.
         """
         self.connection.close(code, reason)
-        self._run_until(lambda: self.connection.state is State.CLOSED, None)
-        self._reactor.close()
+        try:
+            self._run_until(lambda: self.connection.state is State.CLOSED, None)
+        finally:
+            self._reactor.close()
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Return messages until the connection ends in an orderly way.
@@ -134,7 +148,7 @@ class BlockingConnection:
             try:
                 yield self.recv()
             except ConnectionClosed as end:
-                if end.is_clean and end.code in (CloseCode.NORMAL, CloseCode.GOING_AWAY):
+                if end.is_clean and end.code in _ORDERLY_CODES:
                     return
                 raise
 
@@ -150,13 +164,22 @@ class BlockingConnection:
         self.close()
 
     def _run_until(self, condition: Callable[[], bool], timeout: float | None) -> None:
-        """Run the reactor until a condition holds or the connection has ended."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not condition() and self.connection.state is not State.CLOSED:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise TimeoutError(f"nothing came within {timeout:g} s")
-            self._reactor.run_once(left)
+        """Run the reactor until a condition holds or the connection has ended.
+
+        What is there already is taken note of even when the time is up.
+        """
+        deadline = inf if timeout is None else time.monotonic() + timeout
+        wait = 0.0
+        while self.connection.state is not State.CLOSED:
+            self._reactor.run_once(wait if wait < inf else None)
+            if condition():
+                return
+            wait = deadline - time.monotonic()
+            if wait <= 0:
+                raise TimeoutError(f"the server took longer than {timeout:g} s")
+
+    def _is_writable(self) -> bool:
+        return not self.connection.is_congested
 
     def _closed(self) -> ConnectionClosed:
         end = self.connection.closed
@@ -166,18 +189,29 @@ class BlockingConnection:
 class _Collector(Connection):
     """Keep what arrives until it is taken."""
 
-    __slots__ = ("_size", "waiting")
+    __slots__ = ("_is_limited", "_size", "waiting")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.waiting: deque[str | bytes] = deque()
         self._size = 0
+        self._is_limited = True
 
     def on_message(self, message: str | bytes) -> None:
         self.waiting.append(message)
         self._size += len(message)
-        if len(self.waiting) >= _MAX_WAITING_MESSAGES or self._size >= _MAX_WAITING_SIZE:
-            self.pause()
+        self._pause_when_full()
+
+    @contextmanager
+    def unlimited(self) -> Iterator[None]:
+        """Let any number of messages wait during a block."""
+        self._is_limited = False
+        self.resume()
+        try:
+            yield
+        finally:
+            self._is_limited = True
+            self._pause_when_full()
 
     def take(self) -> str | bytes:
         """Return the oldest message."""
@@ -186,3 +220,8 @@ class _Collector(Connection):
         if not self.waiting:
             self.resume()
         return message
+
+    def _pause_when_full(self) -> None:
+        is_full = len(self.waiting) >= _MAX_WAITING_MESSAGES or self._size >= _MAX_WAITING_SIZE
+        if is_full and self._is_limited:
+            self.pause()

@@ -70,24 +70,7 @@ class Lifecycle(Callbacks):
             ``on_close`` tell the user.
 
     Attributes:
-        id: a number, unique in this process.
-        session: the session of the client; None on the client's side.
-        session_id: the id of that session, on both sides: to be kept by a client that wants
-            to come back to it.
-        request: the request that opened the connection.
-        subprotocol: the one agreed on, or None.
-        remote_address: the peer's address, as sockets give it.
-        created_at: when the object was made, in seconds on the reactor's clock.
-        opened_at: when it was opened, in seconds on the reactor's clock, or None.
-        last_ping: when the last ping was sent, in seconds on the reactor's clock, or None.
-        latency: seconds between the last ping and its pong, or None.
-        state: where it is in its life.
-        cause: why it ended, or is about to; None before.
-        error: what ``on_error`` was called with last, or None.
-        is_clean: the closing handshake completed.
-        is_client: this end is the client.
-        limits: the limits that it keeps.
-        reactor: what runs it; for timers of your own.
+        See ``Connection``, whose users have to do with them.
     """
 
     __slots__ = (
@@ -108,6 +91,7 @@ class Lifecycle(Callbacks):
         "id",
         "is_clean",
         "is_client",
+        "is_given_up",
         "last_ping",
         "latency",
         "limits",
@@ -157,6 +141,7 @@ class Lifecycle(Callbacks):
         self.cause: Cause | None = None
         self.error: Exception | None = None
         self.is_clean = False
+        self.is_given_up = False
 
     def __repr__(self) -> str:
         return (

@@ -34,9 +34,11 @@ def apply_mask(data: Bytes, key: bytes) -> bytes:
     if size < _STRIDE_THRESHOLD:
         repeated = int.from_bytes((key * ((size + 3) >> 2))[:size], "little")
         return (int.from_bytes(data, "little") ^ repeated).to_bytes(size, "little")
-    masked = bytearray(data)
+    if not isinstance(data, bytes):
+        data = bytes(data)  # a view has no translate
+    masked = bytearray(size)
     for offset in range(4):
-        masked[offset::4] = masked[offset::4].translate(_TABLES[key[offset]])
+        masked[offset::4] = data[offset::4].translate(_TABLES[key[offset]])
     return bytes(masked)
 
 

@@ -1,12 +1,12 @@
 """Staying connected: try again after a connection failed or ended.
 
     opened ── lost ── wait ── try ── refused ── wait longer ── try ── opened ...
-                                        └── 401, 403, replaced, or closed by us: no further try
+                                        └── 401, 403, 407, replaced, or given up: no further try
 
 The waits are drawn at random between zero and a bound that doubles ("full jitter"), so that a
 thousand clients which lost the same server do not come back in the same second. A hint of the
-server, Retry-After, is kept as the least wait. Each try is a new connection of the same class,
-with the session id of the last one, so that it resumes its session.
+server, Retry-After, is the least wait, to which the drawn one is added. Each try is a new
+connection of the same class, with the session id of the last one, so that it resumes its session.
 
 Source: RFC 6455, 7.2.3; M. Brooker, "Exponential Backoff And Jitter", 2015.
 """
@@ -16,9 +16,9 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from math import inf
 
 from reactor import Reactor, Timer
-from websocket.causes import Cause
 from websocket.connection import Connection
 from websocket.errors import HandshakeError
 from websocket.opcodes import CloseCode
@@ -26,8 +26,7 @@ from websocket.opcodes import CloseCode
 logger = logging.getLogger("websocket")
 
 # Trying again would give the same answer, and may lock the account.
-_FINAL_STATUSES = frozenset({401, 403})
-_FINAL_CAUSES = frozenset({Cause.CLOSED_BY_US, Cause.ABORTED})
+_FINAL_STATUSES = frozenset({401, 403, 407})
 # Taken over by a newer connection of the same client: coming back would take it over again.
 _FINAL_CODES = frozenset({int(CloseCode.SESSION_REPLACED)})
 # A server that asks for more seconds than this is not taken at its word.
@@ -37,8 +36,9 @@ _MAX_HINT = 3600.0
 class Reconnect:
     """Keep one client connected; pass it to ``connect``. Reactor's thread only.
 
-    It ends when the application closes the connection, when ``stop`` is called, and when the
-    server does not want this client.
+    It ends when the application closes or aborts ``connection``, also while the next try is
+    waited for; when ``stop`` is called; and when the server, or the proxy, does not want this
+    client.
 
     Args:
         first: seconds within which the first try comes.
@@ -51,7 +51,7 @@ class Reconnect:
         connection: the present connection, or the last one while waiting.
 
     Raises:
-        ValueError: a number is negative, or the base not positive.
+        ValueError: a number is negative or infinite, or the base not positive.
     """
 
     __slots__ = (
@@ -77,8 +77,9 @@ class Reconnect:
         reset_after: float = 60.0,
         random_source: Callable[[], float] = random.random,
     ) -> None:
-        if min(first, cap, reset_after) < 0 or base <= 0:
-            raise ValueError("the times of a reconnect must not be negative, nor the base 0")
+        # In these words not-a-number fails, too.
+        if not all(0 <= each < inf for each in (first, base, cap, reset_after)) or not base:
+            raise ValueError("the times of a reconnect are 0 or more, and the base is not 0")
         self._first = first
         self._base = base
         self._cap = cap
@@ -92,7 +93,7 @@ class Reconnect:
     @property
     def is_waiting(self) -> bool:
         """Tell whether the next try is being waited for."""
-        return self._timer is not None and self._timer.is_pending
+        return self._timer is not None and self._timer.is_pending and not self._is_over
 
     def stop(self) -> None:
         """Try no more; a connection that is open stays open. Idempotent."""
@@ -121,18 +122,25 @@ class Reconnect:
 
     def ended(self, connection: Connection) -> None:
         """Decide what follows the end of a connection, or of a try."""
-        if self._is_stopped or _is_final(connection):
+        if self._is_over or _is_unwanted(connection):
             return
         opened_at = connection.opened_at
         if opened_at is not None and self._reactor.time - opened_at >= self._reset_after:
             self._failures = 0
-        wait = max(self._random() * self._bound(), _hint(connection.error))
+        # Added, not compared: all clients that were turned away together got the same hint.
+        wait = _hint(connection.error) + self._random() * self._bound()
         self._failures += 1
         logger.debug("%r ended; next try in %.1f s", connection, wait)
         self._timer = self._reactor.call_later(wait, self._try_again, connection.session_id)
 
+    @property
+    def _is_over(self) -> bool:
+        """Tell whether the application wants no further try."""
+        return self._is_stopped or (self.connection is not None and self.connection.is_given_up)
+
     def _try_again(self, session_id: str | None) -> None:
-        self.connection = self._dial(session_id)
+        if not self._is_over:
+            self.connection = self._dial(session_id)
 
     def _bound(self) -> float:
         if not self._failures:
@@ -141,13 +149,12 @@ class Reconnect:
         return min(self._base * 2.0 ** min(self._failures, 60), self._cap)
 
 
-def _is_final(connection: Connection) -> bool:
-    """Tell whether to give up: we closed, or the server does not want us."""
-    error = connection.error
-    if isinstance(error, HandshakeError) and error.status in _FINAL_STATUSES:
+def _is_unwanted(connection: Connection) -> bool:
+    """Tell whether the server, or the proxy, has said that it does not want this client."""
+    refusal, end = _refusal_of(connection.error), connection.closed
+    if refusal is not None and refusal.status in _FINAL_STATUSES:
         return True
-    end = connection.closed
-    return connection.cause in _FINAL_CAUSES or (end is not None and end.code in _FINAL_CODES)
+    return end is not None and end.code in _FINAL_CODES
 
 
 def _hint(error: Exception | None) -> float:
@@ -155,8 +162,16 @@ def _hint(error: Exception | None) -> float:
 
     Only the form in seconds counts; a date would need a clock that agrees with the server's.
     """
-    if isinstance(error, HandshakeError):
-        for name, value in error.headers:
-            if name.lower() == "retry-after" and value.isascii() and value.isdigit():
-                return min(float(value[:9]), _MAX_HINT)
+    refusal = _refusal_of(error)
+    for name, value in () if refusal is None else refusal.headers:
+        if name.lower() == "retry-after" and value.isascii() and value.isdigit():
+            return min(float(value[:9]), _MAX_HINT)
     return 0.0
+
+
+def _refusal_of(error: Exception | None) -> HandshakeError | None:
+    """Return the answer of a server that refused, or of a proxy."""
+    for each in (error, None if error is None else error.__cause__):
+        if isinstance(each, HandshakeError):
+            return each
+    return None

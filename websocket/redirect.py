@@ -58,6 +58,9 @@ def keep_fields(
 
 def _absolute(location: str, url: WebSocketURL) -> str:
     """Return a location as an absolute ws or wss URL."""
+    # RFC 3986, 2: a URL holds none. What urljoin would do is take some of them out.
+    if not location.isprintable() or " " in location:
+        raise ValueError("white space or a control character")
     # urljoin knows how to join http URLs, and no others.
     base = f"{'https' if url.is_secure else 'http'}://{url.host_header}{url.resource_name}"
     for http_scheme, scheme in _WEBSOCKET_SCHEMES.items():

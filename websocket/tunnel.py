@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from reactor import ConnectFailed, Connector, Protocol, Reactor, Transport
+from reactor import ConnectFailed, Connector, Protocol, Reactor, ReactorClosed, Transport
 from websocket.credentials import basic_credentials
 from websocket.errors import HandshakeError
-from websocket.head_reader import HeadReader
-from websocket.http11 import build_head, parse_response
+from websocket.handshake_client import parse_url
+from websocket.http11 import build_head
 from websocket.limits import Limits
+from websocket.response_reader import ResponseReader
 
 
 class Proxy(NamedTuple):
@@ -36,14 +37,21 @@ def parse_proxy(url: str) -> Proxy:
     Raises:
         ValueError: it is anything else.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
+    scheme, _, rest = url.partition("://")
+    user_info, at, authority = rest.rpartition("@")
+    try:
+        # Host and port of all URLs follow the same rules, and so does the default port.
+        place = parse_url(f"ws://{authority}")
+    except ValueError:
+        place = None
+    # An error must not show the password, so it does not say what exactly is wrong.
+    if place is None or place.resource_name != "/" or scheme.lower() != "http" or "/" in user_info:
         raise ValueError("a proxy reads http://[user:password@]host[:port]")
     headers: tuple[tuple[str, str], ...] = ()
-    if parts.username is not None:
-        user, password = unquote(parts.username), unquote(parts.password or "")
+    if at:
+        user, _, password = map(unquote, user_info.partition(":"))
         headers = (basic_credentials(user, password, "Proxy-Authorization"),)
-    return Proxy(parts.hostname, parts.port or 80, headers)
+    return Proxy(place.host, place.port, headers)
 
 
 class Tunnel(Protocol):
@@ -54,7 +62,8 @@ class Tunnel(Protocol):
         protocol: gets the transport to the target.
         proxy: where the proxy is.
         target: host and port to connect to.
-        on_failed: called with a ``ConnectFailed``; not after ``cancel``.
+        on_failed: called with a ``ConnectFailed``; not after ``cancel``. Where the proxy has
+            refused, its ``__cause__`` is a ``HandshakeError`` with status and headers.
         timeout: seconds to reach the proxy; the owner limits the whole.
         limits: for the head of the proxy's answer.
         transport_factory: as a ``Connector`` takes it; for the stream to the target.
@@ -62,11 +71,11 @@ class Tunnel(Protocol):
 
     __slots__ = (
         "_connector",
-        "_head_reader",
         "_on_failed",
         "_protocol",
         "_proxy",
         "_reactor",
+        "_response_reader",
         "_target",
         "_transport",
         "_transport_factory",
@@ -90,7 +99,7 @@ class Tunnel(Protocol):
         self._target = target
         self._on_failed = on_failed
         self._transport_factory = transport_factory
-        self._head_reader = HeadReader(limits, is_response=True)
+        self._response_reader = ResponseReader(limits)
         self._transport: Transport | None = None
         self._connector = Connector(
             reactor, self, (proxy.host, proxy.port), on_failed, timeout=timeout
@@ -115,16 +124,16 @@ class Tunnel(Protocol):
     def data_received(self, data: memoryview) -> None:
         """Read the proxy's answer; hand the stream over when it is good."""
         try:
-            head = self._head_reader.feed(data)
-            if head is None:
-                return
-            response = parse_response(head)
+            response = self._response_reader.feed(data)
         except HandshakeError as error:
             self._fail(f"the proxy's answer is malformed: {error}")
             return
+        if response is None:
+            return
         if not 200 <= response.status <= 299:
-            self._fail(f"the proxy answered {response.status} {response.reason}".rstrip())
-        elif self._head_reader.leftover:
+            message = f"the proxy answered {response.status} {response.reason}".rstrip()
+            self._fail(message, HandshakeError(response.status, message, tuple(response.headers)))
+        elif self._response_reader.leftover:
             # The target speaks second, in TLS as in HTTP: these bytes are somebody else's.
             self._fail("the proxy sent more than its answer")
         else:
@@ -132,9 +141,7 @@ class Tunnel(Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Report a proxy that hung up."""
-        if self._transport is not None:
-            self._transport = None
-            self._on_failed(ConnectFailed("the proxy hung up before it answered"))
+        self._fail("the proxy hung up before it answered", error)
 
     def _hand_over(self) -> None:
         transport, self._transport = self._transport, None
@@ -142,13 +149,13 @@ class Tunnel(Protocol):
         peername = transport.get_extra_info("peername")
         sock = transport.detach()
         try:
-            new = self._transport_factory(self._reactor, sock, self._protocol, peername)
-        except OSError as error:
+            self._transport_factory(self._reactor, sock, self._protocol, peername).start()
+        except (OSError, ReactorClosed) as error:
             sock.close()
-            self._on_failed(ConnectFailed(f"the proxy hung up: {error}"))
-        else:
-            new.start()
+            self._fail(f"cannot use the connection to the proxy: {error}", error)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, cause: Exception | None = None) -> None:
         self.cancel()
-        self._on_failed(ConnectFailed(message))
+        failure = ConnectFailed(message)
+        failure.__cause__ = cause
+        self._on_failed(failure)

@@ -186,13 +186,14 @@ class ServerHandshake(Protocol):
         assert self._transport is not None
         assert self._timer is not None
         self._timer.cancel()
-        limits = self._server.limits
+        server, timeout = self._server, self._server.limits.linger_timeout
         self._transport.write(response)
         self._transport.flush()
-        # A page can be more than the kernel takes at once: then its reader gets time to read it.
-        is_sent = not self._transport.get_write_buffer_size()
-        timeout = limits.linger_timeout if is_sent else limits.handshake_timeout
-        self._transport.linger(timeout, limits.linger_size)
+        if self._transport.get_write_buffer_size():
+            # A page that the kernel did not take at once, or TLS that is not up yet: what is
+            # left of the time for the handshake is for that.
+            timeout = max(timeout, self._timer.due - server.reactor.time)
+        self._transport.linger(timeout, server.limits.linger_size)
 
     def _time_out(self) -> None:
         self.refuse(HandshakeError(408, "the request took too long"))

@@ -1,7 +1,7 @@
 """The parts of ``tools/fuzz.py``: what is fuzzed, and how inputs are made.
 
     targets.py              the table: name, check, generator, dictionary
-    heads.py, fields.py     the opening handshake
+    heads.py, fields.py, urls.py    the opening handshake
     frames.py, oracle.py    frames, alone and beside the library wsproto
     deflate.py              permessage-deflate
     envelope.py             the binary message envelope

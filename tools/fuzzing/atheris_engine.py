@@ -8,7 +8,6 @@ process without atheris then judges it and makes it smaller.
 from __future__ import annotations
 
 import os
-import random
 import re
 import subprocess
 import sys
@@ -19,8 +18,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from check import ROOT, read, variables
+
 from fuzzing.findings import Finding, TooSlow, judge, minimised
 from fuzzing.mutation import MAX_SIZE
+from fuzzing.properties import seeded
 from fuzzing.random_engine import POOL_SIZE, Result
 from fuzzing.targets import TARGETS, Target
 
@@ -46,7 +47,9 @@ def run(
     """
     share = None if seconds is None else max(1, round(seconds * jobs / len(names)))
     with ThreadPoolExecutor(jobs) as executor:
-        futures = [executor.submit(_run_target, TARGETS[name], inputs, share, seed) for name in names]
+        futures = [
+            executor.submit(_run_target, TARGETS[name], inputs, share, seed) for name in names
+        ]
         for future in as_completed(futures):
             yield future.result()
 
@@ -61,7 +64,7 @@ def _run_target(target: Target, inputs: int | None, seconds: int | None, seed: s
     command = [
         *(sys.executable, "-m", "fuzzing.atheris_process", target.name),
         *(f"-artifact_prefix={folder}{os.sep}", f"-max_len={MAX_SIZE}", f"-timeout={_TIMEOUT}"),
-        *(f"-seed={random.Random(seed).getrandbits(31)}", f"-dict={write_dictionary(target)}"),
+        *(f"-seed={seeded(seed).getrandbits(31)}", f"-dict={write_dictionary(target)}"),
         *([] if inputs is None else [f"-runs={inputs}"]),
         *([] if seconds is None else [f"-max_total_time={seconds}"]),
         str(write_corpus(target, seed)),
@@ -93,7 +96,7 @@ def write_corpus(target: Target, seed: str) -> Path:
     """Add generated inputs to the target's corpus; return its folder."""
     folder = WORK / "corpus" / target.name
     folder.mkdir(parents=True, exist_ok=True)
-    source = random.Random(f"{seed}/{target.name}")
+    source = seeded(f"{seed}/{target.name}")
     for number in range(POOL_SIZE):
         folder.joinpath(f"generated-{number}").write_bytes(target.generate(source))
     return folder

@@ -73,9 +73,9 @@ def check_inflater(data: bytes) -> None:
     """Inflate what a peer sent, with takeover and without, within limits and budgets."""
     messages = list(_messages(data))
     for message in messages:
-        output = _check_message(message)
-        _check_compressor(message if output is None else output[:1_000])
+        _check_message(message)
     _check_takeover(messages)
+    _check_compressor(data)
 
 
 def _messages(data: bytes) -> Iterator[bytes]:
@@ -87,8 +87,8 @@ def _messages(data: bytes) -> Iterator[bytes]:
         at = end
 
 
-def _check_message(message: bytes) -> bytes | None:
-    """Hold the inflater against the twin; return the output, None where there is none."""
+def _check_message(message: bytes) -> None:
+    """Hold the inflater against the twin, within limits and budgets."""
     expected = _inflate_by_hand(message)
     output = same_for_every_split(partial(_inflate, room=_LARGE), message)
     require_equal("inflated", output, InvalidPayload if expected is None else expected)
@@ -105,7 +105,6 @@ def _check_message(message: bytes) -> bytes | None:
     narrow = _inflate(pieces, room=_LARGE, bits=9)
     if isinstance(narrow, bytes):
         require_equal("inflated in a narrow window", narrow, expected)
-    return expected
 
 
 def _inflate(
@@ -117,9 +116,7 @@ def _inflate(
     return _receive(inflater, pieces, room)
 
 
-def _receive(
-    inflater: Inflater, pieces: Sequence[bytes], room: int
-) -> bytes | type[ProtocolError]:
+def _receive(inflater: Inflater, pieces: Sequence[bytes], room: int) -> bytes | type[ProtocolError]:
     output = b""
     try:
         for piece in pieces:
@@ -204,7 +201,7 @@ def _policy(octets: bytes) -> Deflate:
         compress_takeover=bool(octets[2] & 1),
         inflate_takeover=bool(octets[2] & 2),
         level=1 + octets[3] % 9,
-        memory_level=1 + octets[3] // 9 % 9,
+        memory_level=1 + octets[3] // 9 % 3,  # more takes time, and changes nothing here
     )
 
 

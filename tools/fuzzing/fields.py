@@ -1,14 +1,15 @@
-"""The checks of what stands in single fields: extensions, subprotocols, origins; and of URLs."""
+"""The checks of what stands in single fields: extensions, subprotocols, credentials."""
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import Sequence
 
 from fuzzing.properties import mostly_first, require, require_equal
+from websocket.credentials import basic_credentials, parse_basic
 from websocket.deflate import EXTENSION_NAME, Agreement, Deflate
 from websocket.errors import HandshakeError
-from websocket.handshake_client import WebSocketURL, build_request, parse_url
 from websocket.headers import (
     MAX_EXTENSIONS,
     Extension,
@@ -18,8 +19,6 @@ from websocket.headers import (
     parse_extensions,
     parse_tokens,
 )
-from websocket.http11 import parse_request
-from websocket.origin import Authority, Origin, parse_authority, parse_origin
 
 _POLICIES = (
     Deflate(),
@@ -39,16 +38,17 @@ EXTENSION_DICTIONARY = (
 SUBPROTOCOL_DICTIONARY = (
     *(b"chat", b"superchat", b", ", b",", b",,", b"\n", b"\t", b" ", b'"', b"\xe9", b"v1.a~b"),
 )
-ORIGIN_DICTIONARY = (
-    *(b"null", b"https://", b"http://", b"ws://", b"example.com", b"EXAMPLE.com", b"[::1]"),
-    *(b"[0:0::1]", b"[::ffff:1.2.3.4]", b"[::1%25eth0]", b":443", b":", b":00080", b":65536"),
-    *(b"@", b"/", b"#", b"127.0.0.1", b"chrome-extension://abcdef", b"xn--bcher-kva.example"),
-)
-URL_DICTIONARY = (
-    *(b"ws://", b"wss://", b"WS://", b"http://", b"example.com", b"[::1]", b":80", b":443", b":0"),
-    *(b"/path?query=1", b"?q", b"#", b"@", b"%41", b"%", b"..", b"/../", b"//", b"\\", b"%00"),
-    *(name.encode() for name in ("b\xfccher.example", "\u65e5\u672c", "\u2100", "\uff0e", "\u200d")),
-    *(b"\xff", b"\xed\xa0\x80", b"xn--", b"." * 8, b"a" * 64),
+CREDENTIAL_DICTIONARY = (
+    *(
+        b"Basic ",
+        b"basic ",
+        b"Bearer ",
+        b"QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+        b"dXNlcjpw",
+        b"Og==",
+        b"=",
+    ),
+    *(b"dXNlcg==", b"/+", b"-_", b"w6k6w6k=", b"6Trp", b" ", b"\xe9", b"\t"),
 )
 
 
@@ -80,22 +80,13 @@ def generate_subprotocols(source: random.Random) -> bytes:
     )
 
 
-def generate_origin(source: random.Random) -> bytes:
-    """Return an origin, or the host and port alone."""
-    scheme = mostly_first(source, (b"https://", b"http://", b"", b"x-y://"))
-    host = mostly_first(source, (b"example.com", b"[::1]", b"127.0.0.1", b"a,b"))
-    return scheme + host + mostly_first(source, (b"", b":443", b":8080", b":", b"/"))
+def generate_credentials(source: random.Random) -> bytes:
+    """Return the value of an Authorization field."""
+    pair = mostly_first(source, ("user:password", "user", ":", "a:b:c", "\xe9:\u20ac"))
+    return mostly_first(source, (b"Basic ", b"BASIC  ", b"")) + base64.b64encode(pair.encode())
 
 
-def generate_url(source: random.Random) -> bytes:
-    """Return a URL, most times one that can be connected to."""
-    host = mostly_first(source, (b"example.com", b"[::1]", "b\xfccher.example".encode(), b""))
-    port = mostly_first(source, (b"", b":8080", b":443", b":0", b":65536"))
-    rest = source.choice((b"", b"/", b"/a b", b"/chat?room=1", b"?q=\xc3\xa9", b"/../a", b"/%zz"))
-    return mostly_first(source, (b"ws://", b"wss://", b"http://")) + host + port + rest
-
-
-# --- extensions and subprotocols ----------------------------------------------------------------
+# --- extensions ----------------------------------------------------------------
 
 
 def check_extensions(data: bytes) -> None:
@@ -165,6 +156,9 @@ def _is_window(name: str, value: str | None) -> bool:
     return value in _BITS or (value is None and name == "client_max_window_bits")
 
 
+# --- subprotocols and credentials ----------------------------------------------------------------
+
+
 def check_subprotocols(data: bytes) -> None:
     """Parse a list of tokens."""
     values = data.decode("latin-1").split("\n")
@@ -173,63 +167,23 @@ def check_subprotocols(data: bytes) -> None:
     except ValueError:
         return
     require(all(map(is_token, tokens)), "an element is no token")
+    require(len(set(tokens)) == len(tokens), "an element is there twice")
     require_equal("the tokens, read again", parse_tokens([", ".join(tokens)]), tokens)
     require(all(has_token(values, token.lower()) for token in tokens), "a token is not found")
 
 
-# --- origins and URLs ---------------------------------------------------------------------------
-
-
-def check_origin(data: bytes) -> None:
-    """Parse an origin, and the same text as an authority."""
-    text = data.decode("latin-1")
-    try:
-        authority = parse_authority(text)
-    except ValueError:
-        pass
-    else:
-        require_equal("the authority, read again", parse_authority(_host(authority)), authority)
-        require(authority.host and authority.host == authority.host.lower(), "a host is malformed")
-    try:
-        origin = parse_origin(text)
-    except ValueError:
+def check_credentials(data: bytes) -> None:
+    """Read Basic credentials; what is read can be sent again."""
+    found = parse_basic(data.decode("latin-1"))
+    if found is None:
         return
-    if origin != Origin("null", "", None):
-        written = f"{origin.scheme}://{_host(Authority(origin.host, origin.port))}"
-        require_equal("the origin, read again", parse_origin(written), origin)
-
-
-def _host(authority: Authority) -> str:
-    """Return host and port as they are written."""
-    host = f"[{authority.host}]" if ":" in authority.host else authority.host
-    return host if authority.port is None else f"{host}:{authority.port}"
-
-
-def check_url(data: bytes) -> None:
-    """Parse a URL; our own server must understand the request for it."""
-    text = data.decode("utf-8", "surrogateescape")
     try:
-        url = parse_url(text)
+        _, value = basic_credentials(*found)
     except ValueError:
+        # The server's side takes control characters, as RFC 7617 leaves it to the application.
+        require(
+            any(ord(character) < 0x20 or character == "\x7f" for character in "".join(found)),
+            "what was read cannot be sent",
+        )
         return
-    scheme = "wss" if url.is_secure else "ws"
-    again = parse_url(f"{scheme}://{url.host_header}{url.resource_name}")
-    require_equal("the URL, read again", again, url)
-    _check_request(url)
-
-
-def _check_request(url: WebSocketURL) -> None:
-    """Read the request for a URL as a server does."""
-    head = build_request(url, "dGhlIHNhbXBsZSBub25jZQ==")
-    try:
-        request = parse_request(head)
-    except HandshakeError as error:
-        # A server may refuse a path that the client has no reason to refuse.
-        is_path = error.message.startswith(("the path", "a path", "the query"))
-        require(is_path, f"our server refuses our request: {error.message}")
-        return
-    require_equal("the target", request.target, url.resource_name)
-    assert request.authority is not None
-    host, port = request.authority
-    default = 443 if url.is_secure else 80
-    require_equal("the authority", (host, port or default), (url.host, url.port))
+    require_equal("the credentials, read again", parse_basic(value), found)

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
+from fuzzing import properties
 from fuzzing.mutation import minimise
 
 
@@ -37,10 +38,15 @@ def judge(name: str, check: Callable[[bytes], None], data: bytes) -> Finding | N
     try:
         check(data)
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{frame.filename}:{frame.lineno}"
-        return Finding(name, data, f"{type(error).__name__}: {error}", place)
+        return Finding(name, data, f"{type(error).__name__}: {error}", _place_of(error))
     return None
+
+
+def _place_of(error: Exception) -> str:
+    """Return where an exception came from; of a broken promise, which check tells of it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [frame for frame in frames if frame.filename != properties.__file__]
+    return f"{places[-1].filename}:{places[-1].lineno}"
 
 
 def minimised(finding: Finding, check: Callable[[bytes], None]) -> Finding:

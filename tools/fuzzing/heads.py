@@ -7,6 +7,7 @@ be refused with a documented status, and the refusal be a response that can be r
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -16,7 +17,7 @@ from websocket.errors import HandshakeError
 from websocket.handshake import Upgrader, accept_response, is_upgrade, refusal
 from websocket.handshake_client import judge_response
 from websocket.head_reader import HeadReader
-from websocket.headers import is_token
+from websocket.headers import Headers, is_token
 from websocket.http11 import Request, Response, build_head, parse_request, parse_response
 from websocket.limits import Limits
 
@@ -37,6 +38,8 @@ _POLICIES = (
         strict_http=True,
     ),
 )
+# RFC 9112, 5, and RFC 9110, 5.6.2 and 5.5.
+_FIELD_LINE = re.compile(rb"[!#-'*+\-.^-z|~A-Z0-9]+:[\t\x20-\x7e\x80-\xff]*")
 _READER_STATUSES = {400, 414, 431}
 _PARSER_STATUSES = {400, 505}
 _JUDGE_STATUSES = {400, 403, 405, 426}
@@ -152,6 +155,8 @@ def _generate_head(
         lines.append(source.choice(_MORE_FIELDS))
     if source.random() < 0.2:
         source.shuffle(lines)
+    if source.random() < 0.1:
+        lines = ["Host: a", *["A: b"] * source.randint(10, 16)]
     text = "".join(f"{line}\r\n" for line in [first_line, *lines, ""])
     return text.encode("latin-1") + mostly_first(source, _BEHIND)
 
@@ -199,6 +204,7 @@ def check_response(data: bytes) -> None:
     except HandshakeError as error:
         require_equal("the status of what is no response", error.status, 0)
         return
+    _check_lines(head)
     line = f"HTTP/{response.http_version} {response.status} {response.reason}"
     again = parse_response(build_head(line, response.headers))
     require_equal("the fields, written and read", list(again.headers), list(response.headers))
@@ -226,7 +232,13 @@ def check_cookies(data: bytes) -> None:
     if request is None:
         return
     cookies = request.cookies
-    require(all(map(is_token, cookies)), "the name of a cookie is no token")
+    pairs = set()
+    for line in request.headers.get_all("cookie"):
+        for name, _, text in (pair.partition("=") for pair in line.split(";")):
+            pairs.add((name.strip(" \t"), text.strip(" \t")))
+    for name, text in cookies.items():
+        require(is_token(name), "the name of a cookie is no token")
+        require({(name, text), (name, f'"{text}"')} & pairs, "a cookie was never sent")
     value = "; ".join(f'{name}="{value}"' for name, value in cookies.items())
     head = build_head("GET / HTTP/1.1", [("Host", "a"), ("Cookie", value)])
     require_equal("the cookies, written and read", parse_request(head).cookies, cookies)
@@ -267,6 +279,7 @@ def _parse_request(head: bytes) -> Request | None:
         require(error.status in _PARSER_STATUSES, f"status {error.status} is not documented")
         _check_refusal(error, None)
         return None
+    _check_lines(head)
     _check_path(request.path)
     try:
         require(isinstance(request.query_parameters, dict), "the query is no dictionary")
@@ -274,6 +287,12 @@ def _parse_request(head: bytes) -> Request | None:
         require_equal("the status of a long query", error.status, 400)
     require(isinstance(request.cookies, dict), "the cookies are no dictionary")
     return request
+
+
+def _check_lines(head: bytes) -> None:
+    """Hold the field lines of a head that was accepted against the grammar, one by one."""
+    _, *lines = head[:-4].split(b"\r\n")
+    require(all(map(_FIELD_LINE.fullmatch, lines)), "what is no field line was accepted")
 
 
 def _check_path(path: str) -> None:
@@ -302,15 +321,24 @@ def _check_judgement(policy: Upgrader, request: Request) -> None:
         require(error.status in _JUDGE_STATUSES, f"status {error.status} is not documented")
         _check_refusal(error, request)
         return
-    offered = ",".join(request.headers.get_all("sec-websocket-protocol")).split(",")
+    headers = request.headers
+    keys = headers.get_all("sec-websocket-key")
+    require_equal("the number of keys", len(keys), 1)
+    require_equal("the method", request.method, "GET")
+    require_equal("the version", headers.get_all("sec-websocket-version"), ["13"])
+    require("websocket" in _elements(headers, "upgrade"), "no upgrade was asked for")
+    require("upgrade" in _elements(headers, "connection"), "the connection is not to be upgraded")
+    offered = _elements(headers, "sec-websocket-protocol", is_lower=False)
     response, rest = _read_answer(accept_response(upgrade))
-    chosen = judge_response(
-        response,
-        request.headers.get_all("sec-websocket-key")[0],
-        [subprotocol.strip(" \t") for subprotocol in offered],
-    )
+    chosen = judge_response(response, keys[0], offered)
     require_equal("the subprotocol that the client sees", chosen, upgrade.subprotocol)
     require_equal("what stands behind the answer", rest, b"")
+
+
+def _elements(headers: Headers, name: str, *, is_lower: bool = True) -> list[str]:
+    """Return the elements of a list that may stand in several fields."""
+    text = ",".join(headers.get_all(name))
+    return [element.strip(" \t") for element in (text.lower() if is_lower else text).split(",")]
 
 
 def _check_refusal(error: HandshakeError, request: Request | None) -> None:

@@ -13,6 +13,12 @@ Word = TypeVar("Word")
 # Longer inputs are cut to single octets in a window of this size only.
 _WINDOW = 32
 _MAX_CUTS = 5
+_MAX_REPR = 200
+
+
+def seeded(seed: int | str) -> random.Random:
+    """Return a source of chance that repeats itself."""
+    return random.Random(seed)  # noqa: S311  # what must be repeatable is no secret
 
 
 class Broken(Exception):
@@ -28,7 +34,12 @@ def require(is_kept: object, promise: str) -> None:
 def require_equal(what: str, one: object, other: object) -> None:
     """Raise ``Broken`` unless two things are equal."""
     if one != other:
-        raise Broken(f"{what}: {one!r} is not {other!r}")
+        raise Broken(f"{what}: {_short(one)} is not {_short(other)}")
+
+
+def _short(thing: object) -> str:
+    text = repr(thing)
+    return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}... ({len(text)} characters)"
 
 
 def same_for_every_split(read: Callable[[Sequence[bytes]], Outcome], data: bytes) -> Outcome:
@@ -39,7 +50,7 @@ def same_for_every_split(read: Callable[[Sequence[bytes]], Outcome], data: bytes
         again = read(pieces)
         if again != outcome:
             sizes = [len(piece) for piece in pieces]
-            raise Broken(f"cut into {sizes}: {again!r}; whole: {outcome!r}")
+            raise Broken(f"cut into {sizes}: {_short(again)}; whole: {_short(outcome)}")
     return outcome
 
 
@@ -52,7 +63,7 @@ def splits(data: bytes) -> Iterator[list[bytes]]:
     size = len(data)
     if size < 2:
         return
-    source = random.Random(zlib.crc32(data))
+    source = seeded(zlib.crc32(data))
     start = max(0, int(source.random() * (size + _WINDOW)) - _WINDOW) if size > _WINDOW else 0
     yield cut(data, range(start, min(size, start + _WINDOW)))
     count = 1 + int(source.random() * _MAX_CUTS)

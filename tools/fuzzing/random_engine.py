@@ -7,7 +7,6 @@ same ``--seed`` finds the same. Units run in worker processes; nothing is shared
 
 from __future__ import annotations
 
-import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 from fuzzing.findings import Finding, TooSlow, judge, minimised
 from fuzzing.mutation import mutate
+from fuzzing.properties import seeded
 from fuzzing.targets import TARGETS, Target
 
 UNIT_SIZE = 2_000
@@ -108,18 +108,19 @@ def explore(unit: Unit) -> Result:
     """Check the inputs of a unit, up to the first that brings something to light."""
     target = TARGETS[unit.target]
     started = time.perf_counter()
-    number, finding = 0, None
-    for number, data in enumerate(make_inputs(target, unit), 1):
+    inputs, finding = 0, None
+    for data in make_inputs(target, unit):
+        inputs += 1
         finding = judge(target.name, target.check, data)
         if finding is not None:
             finding = minimised(finding, target.check)
             break
-    return Result(target.name, number, time.perf_counter() - started, finding)
+    return Result(target.name, inputs, time.perf_counter() - started, finding)
 
 
 def make_inputs(target: Target, unit: Unit) -> Iterator[bytes]:
     """Yield the inputs of a unit: generated ones, then mutations of those."""
-    source = random.Random(unit.seed)
+    source = seeded(unit.seed)
     pool = [target.generate(source) for _ in range(min(POOL_SIZE, unit.size))]
     yield from pool
     words = [*target.dictionary, *pool[: len(target.dictionary)]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from fuzzing import deflate, envelope, fields, frames, heads, oracle
+from fuzzing import deflate, envelope, fields, frames, heads, oracle, urls
 
 
 class Target(NamedTuple):
@@ -31,16 +31,20 @@ def _frame_targets() -> list[Target]:
     checks: dict[str, Callable[..., None]] = {"frames": frames.check_frames}
     if oracle.IS_INSTALLED:
         checks["wsproto"] = oracle.check_beside_wsproto
-    return [
-        Target(
-            f"{name}-of-{peer}",
-            partial(check, is_masked=peer == "client"),
-            partial(frames.generate_stream, is_masked=peer == "client"),
-            frames.DICTIONARY,
-        )
+    targets = [
+        _frame_target(f"{name}-of-{peer}", check, is_masked=peer == "client")
         for name, check in checks.items()
         for peer in ("client", "server")
     ]
+    deflated = _frame_target(
+        "deflated-frames", frames.check_frames, is_masked=True, is_compressed=True
+    )
+    return [*targets, deflated]
+
+
+def _frame_target(name: str, check: Callable[..., None], **mode: Any) -> Target:
+    generate = partial(frames.generate_stream, **mode)
+    return Target(name, partial(check, **mode), generate, frames.DICTIONARY)
 
 
 _TABLE = (
@@ -60,8 +64,15 @@ _TABLE = (
         fields.generate_subprotocols,
         fields.SUBPROTOCOL_DICTIONARY,
     ),
-    Target("origin", fields.check_origin, fields.generate_origin, fields.ORIGIN_DICTIONARY),
-    Target("url", fields.check_url, fields.generate_url, fields.URL_DICTIONARY),
+    Target(
+        "credentials",
+        fields.check_credentials,
+        fields.generate_credentials,
+        fields.CREDENTIAL_DICTIONARY,
+    ),
+    Target("origin", urls.check_origin, urls.generate_origin, urls.ORIGIN_DICTIONARY),
+    Target("url", urls.check_url, urls.generate_url, urls.URL_DICTIONARY),
+    Target("redirect", urls.check_redirect, urls.generate_redirect, urls.REDIRECT_DICTIONARY),
     *_frame_targets(),
     Target("inflater", deflate.check_inflater, deflate.generate_compressed, deflate.DICTIONARY),
     Target(

@@ -1,9 +1,11 @@
-"""Our client as the Autobahn fuzzing server wants it: echo through every case, ask for the report.
+"""Our side in a run of the Autobahn test suite: send back whatever comes, in either role.
 
-    python3 tools/autobahn_client.py ws://127.0.0.1:PORT AGENT [--compression]
+    python3 tools/autobahn_peer.py server --port PORT
+    python3 tools/autobahn_peer.py client --url ws://127.0.0.1:PORT --agent NAME
 
-Started by ``tools/autobahn.py client``. The cases run one after the other on one reactor; how they
-went stands in the suite's report. The exit status is 0 when the suite answered to the end.
+Started by ``tools/autobahn.py``. The server runs until it gets SIGTERM. The client visits all cases
+of a fuzzing server one after the other on one reactor, and asks for the report; its exit status is
+0 when the suite answered to the end.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from urllib.parse import urlencode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reactor import Reactor
-from websocket import Connection, Limits, State, connect
+from websocket import Connection, Deflate, Limits, Server, State, connect
 
 # What group 9 takes: messages of 16 MiB, one of 4 MiB in fragments of 64 bytes, and no deadline or
 # rate that a busy machine might meet.
@@ -28,6 +30,20 @@ LIMITS = Limits(
     message_timeout=None,
     control_rate=None,
 )
+# Groups 12 and 13, which inflate as much a second as both sides can, so without a rate, too. The
+# widest policy agrees to all that is offered: context takeover where the suite has it, 9 bits or
+# 15, and every message compressed.
+POLICIES = {
+    "default": Deflate(inflate_rate=None),
+    "widest": Deflate(
+        compress_bits=15,
+        inflate_bits=15,
+        compress_takeover=True,
+        inflate_takeover=True,
+        threshold=0,
+        inflate_rate=None,
+    ),
+}
 
 
 class Echo(Connection):
@@ -61,7 +77,7 @@ class Listener(Connection):
 
     def on_error(self, error: Exception) -> None:
         """Say what went wrong."""
-        print(f"autobahn_client: {error}", file=sys.stderr, flush=True)
+        print(f"autobahn_peer: {error}", file=sys.stderr, flush=True)
 
 
 AnyConnection = TypeVar("AnyConnection", bound=Connection)
@@ -74,14 +90,14 @@ class Tester:
         reactor: runs all connections.
         url: of the fuzzing server, without a path.
         agent: the name for its report.
-        has_compression: offer permessage-deflate.
+        compression: what to offer.
     """
 
-    def __init__(self, reactor: Reactor, url: str, agent: str, *, has_compression: bool) -> None:
+    def __init__(self, reactor: Reactor, url: str, agent: str, compression: Deflate) -> None:
         self._reactor = reactor
         self._url = url
         self._agent = agent
-        self._options: dict[str, Any] = {"compression": True} if has_compression else {}
+        self._compression = compression
 
     def run(self) -> bool:
         """Run all cases; tell whether the suite answered to the end."""
@@ -102,7 +118,7 @@ class Tester:
             f"{self._url}/{path}?{urlencode(query)}",
             connection_class,
             limits=LIMITS,
-            **self._options,
+            compression=self._compression,
         )
         while connection.state is not State.CLOSED:
             self._reactor.run_once()
@@ -110,15 +126,20 @@ class Tester:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all cases and return the exit status."""
-    parser = argparse.ArgumentParser(description="Run our client against a fuzzing server.")
-    parser.add_argument("url", metavar="URL", help="ws://127.0.0.1:PORT")
-    parser.add_argument("agent", metavar="AGENT", help="the name for the report")
-    parser.add_argument("--compression", action="store_true", help="offer permessage-deflate")
+    """Play one role and return the exit status."""
+    parser = argparse.ArgumentParser(description="Be our side in a run of the test suite.")
+    parser.add_argument("role", choices=("server", "client"))
+    parser.add_argument("--port", type=int, help="of the server; on 127.0.0.1")
+    parser.add_argument("--url", help="the client's fuzzing server")
+    parser.add_argument("--agent", help="the client's name for the report")
+    parser.add_argument("--compression", choices=POLICIES, default="widest")
     options = parser.parse_args(arguments)
+    compression = POLICIES[options.compression]
+    if options.role == "server":
+        Server(Echo, port=options.port, limits=LIMITS, compression=compression).run()
+        return 0
     with Reactor() as reactor:
-        tester = Tester(reactor, options.url, options.agent, has_compression=options.compression)
-        return 0 if tester.run() else 1
+        return 0 if Tester(reactor, options.url, options.agent, compression).run() else 1
 
 
 if __name__ == "__main__":
