@@ -125,6 +125,7 @@ class Connector:
     def attempt_succeeded(self, sock: socket.socket, address: Address) -> None:
         """Hand the connected socket over to a transport."""
         self._attempt = None
+        self.cancel()
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             with contextlib.suppress(OSError):  # reset already: the first read will say so
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -134,8 +135,6 @@ class Connector:
             # Reset already; or the system watches no further descriptor.
             sock.close()
             self._fail(f"cannot use the connection to {_name(self._target)}: {error}")
-        else:
-            self.cancel()
 
     def _give_up(self) -> None:
         self._fail(f"cannot connect to {_name(self._target)} within {self._timeout:g} s")

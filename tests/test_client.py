@@ -8,28 +8,36 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from scripted import (
+    ACCEPT,
+    GOOD,
+    LIMITS,
+    ScriptedServer,
+    answer_of,
+    check_refused,
+    opened,
+    refused,
+    turn,
+    url_of,
+)
 from splits import every_split
 from support import FakeClock, Recorder, has_ipv6, run_until
 
-from reactor import ConnectFailed, Listener, Protocol, Reactor, Transport, open_tcp_sockets
+from reactor import ConnectFailed, Reactor
 from websocket import (
     Cause,
     Connection,
     Frame,
     FrameWriter,
     HandshakeError,
-    Limits,
     Opcode,
     Server,
     State,
     connect,
 )
 from websocket.frame import FIN, build_close
-from websocket.key import accept_key
 
 MIB = 1024 * 1024
-# Real sockets but a clock that stands still: what lies open ends when the test says so.
-LIMITS = Limits(ping_interval=None)
 BARE = FrameWriter(masks=False)
 HELLO = BARE.encode_frame(Frame(Opcode.TEXT, b"hello"))
 WORLD = BARE.encode_frame(Frame(Opcode.TEXT, b"world"))
@@ -44,51 +52,6 @@ def clock() -> FakeClock:
 def reactor(clock: FakeClock) -> Iterator[Reactor]:
     with Reactor(clock=clock) as reactor:
         yield reactor
-
-
-def turn(reactor: Reactor, count: int = 5) -> None:
-    """Run some turns without waiting: for what must not happen."""
-    for _ in range(count):
-        reactor.run_once(0)
-
-
-def url_of(server: Server, target: str = "/") -> str:
-    return f"ws://127.0.0.1:{server.port}{target}"
-
-
-def opened(reactor: Reactor, url: str, **options: Any) -> Recorder:
-    """Return a client whose connection is open."""
-    client = connect(reactor, url, Recorder, **{"limits": LIMITS, **options})
-    run_until(reactor, lambda: client.state is not State.CONNECTING)
-    assert client.is_open, client.events
-    return client
-
-
-def refused(reactor: Reactor, url: str, **options: Any) -> Refused:
-    """Return a client whose connection could not be opened."""
-    client = connect(reactor, url, Refused, **{"limits": LIMITS, **options})
-    run_until(reactor, lambda: client.state is not State.CONNECTING)
-    turn(reactor)
-    check_refused(client)
-    return client
-
-
-class Refused(Recorder):
-    """Keep the error itself."""
-
-    __slots__ = ("error",)
-
-    def on_error(self, error: Exception) -> None:
-        super().on_error(error)
-        self.error = error
-
-
-def check_refused(client: Refused) -> None:
-    """Check that exactly one ``on_error`` was called and that nothing is left."""
-    assert client.state is State.CLOSED
-    assert [event[0] for event in client.events] == ["error"]
-    assert client.cause in (Cause.HANDSHAKE_FAILED, Cause.CONNECT_FAILED)
-    assert client.send("too late") is False
 
 
 # --- the request ------------------------------------------------------------------------------
@@ -279,7 +242,7 @@ def test_a_server_that_hangs_up_before_it_answered(reactor: Reactor, sent: bytes
 
 def test_a_server_that_resets_the_connection(reactor: Reactor) -> None:
     script = ScriptedServer(reactor)
-    client = connect(reactor, script.url, Refused, limits=LIMITS)
+    client = connect(reactor, script.url, Recorder, limits=LIMITS)
     run_until(reactor, lambda: script.has_request)
     sock = script.conversation.transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -295,7 +258,7 @@ def test_a_server_that_does_not_answer_in_time(
     reactor: Reactor, clock: FakeClock, pieces: list[bytes]
 ) -> None:
     script = ScriptedServer(reactor, *pieces)
-    client = connect(reactor, script.url, Refused, limits=LIMITS)
+    client = connect(reactor, script.url, Recorder, limits=LIMITS)
     run_until(reactor, lambda: script.has_request)
     turn(reactor, 20)
     clock.now += LIMITS.handshake_timeout - 0.1
@@ -319,7 +282,7 @@ def test_a_host_that_does_not_connect_in_time(
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    client = connect(reactor, "ws://slow.example/", Refused, limits=LIMITS)
+    client = connect(reactor, "ws://slow.example/", Recorder, limits=LIMITS)
     clock.now += LIMITS.handshake_timeout + 0.1
     turn(reactor)
     check_refused(client)
@@ -409,7 +372,7 @@ def test_nothing_can_be_sent_before_the_connection_is_open(reactor: Reactor) -> 
 def test_a_reactor_that_is_closed_meanwhile_ends_the_handshake() -> None:
     with Reactor() as reactor:
         script = ScriptedServer(reactor)
-        client = connect(reactor, script.url, Refused, limits=LIMITS)
+        client = connect(reactor, script.url, Recorder, limits=LIMITS)
         run_until(reactor, lambda: script.has_request)
     check_refused(client)
 

@@ -497,6 +497,20 @@ def test_a_protocol_that_raises_when_connected_is_told_of_the_end(
     assert len(logged) == 1
 
 
+def test_a_program_that_ends_when_connected_is_connected_all_the_same(world: World) -> None:
+    def end(transport: object) -> None:
+        raise KeyboardInterrupt
+
+    world.internet.answers = {"192.0.2.1": "accepts"}
+    world.witness.hooks["made"] = end
+    world.connect()
+    world.executor.work()
+    with pytest.raises(KeyboardInterrupt):
+        world.settle()
+    world.pass_time(1000)
+    assert world.outcome == CONNECTED
+
+
 @pytest.mark.parametrize("answer", ["refuses", "unreachable", "swallows"])
 def test_a_failure_callback_that_raises_is_called_once(
     world: World, answer: str, logged: list[logging.LogRecord]

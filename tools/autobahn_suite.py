@@ -1,8 +1,8 @@
 """The Autobahn test suite as a program: find a Python 2.7, install the suite, start it.
 
-The suite runs on Python 2.7 only. It is installed into a folder of its own, ``.tox/autobahn-suite/``,
-from the pins in ``autobahn-requirements.txt``; that Python needs pip and setuptools, and neither
-virtualenv nor the right to write to its own site-packages.
+The suite runs on Python 2.7 only. It is installed into a folder of its own,
+``.tox/autobahn-suite/``, from the pins in ``autobahn-requirements.txt``; that Python needs pip and
+setuptools, and neither virtualenv nor the right to write to its own site-packages.
 """
 
 from __future__ import annotations

@@ -86,8 +86,17 @@ class Assembler:
             raise InvalidFrame("continuation frame continues nothing")
         if self.is_open and self._fragments >= limits.max_fragments:
             raise PolicyViolation("too many fragments", cause=Cause.TOO_MANY_FRAGMENTS)
-        if length + (self._size if self.is_open else 0) > limits.max_message_size:
+        if length + (self._size if self.is_open else 0) > self._wire_limit(head):
             raise FrameTooLarge(f"message is larger than {limits.max_message_size} bytes")
+
+    def _wire_limit(self, head: int) -> int:
+        """Return how many bytes the payloads of a message may have before it is inflated."""
+        limit = self._limits.max_message_size
+        if self._is_compressed if self.is_open else head & RSV1:
+            # What cannot be compressed grows: by an eighth where each literal takes nine bits, by
+            # headers of blocks where there are few of them.
+            return limit + limit // 8 + 64
+        return limit
 
     def begin(self, head: int, length: int) -> None:
         """Take note of a data frame that ``judge`` let pass."""

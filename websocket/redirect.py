@@ -6,6 +6,7 @@ origin, and not go round in circles for ever.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import urljoin
 
@@ -17,6 +18,7 @@ STATUSES = frozenset({301, 302, 303, 307, 308})
 
 # What belongs to the origin that the caller named, and to no other.
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
+_SCHEME = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*:")
 _WEBSOCKET_SCHEMES = {"http": "ws", "https": "wss"}
 
 
@@ -57,15 +59,18 @@ def keep_fields(
 
 
 def _absolute(location: str, url: WebSocketURL) -> str:
-    """Return a location as an absolute ws or wss URL."""
+    """Return a location as an absolute URL, ws or wss if it was http or https.
+
+    Raises:
+        ValueError: it is no URL at all.
+    """
     # RFC 3986, 2: a URL holds none. What urljoin would do is take some of them out.
     if not location.isprintable() or " " in location:
-        raise ValueError("white space or a control character")
-    # urljoin knows how to join http URLs, and no others.
-    base = f"{'https' if url.is_secure else 'http'}://{url.host_header}{url.resource_name}"
-    for http_scheme, scheme in _WEBSOCKET_SCHEMES.items():
-        if location.lower().startswith(f"{scheme}://"):
-            location = http_scheme + location[len(scheme) :]
-    joined = urljoin(base, location).partition("#")[0]
-    scheme, separator, rest = joined.partition("://")
-    return _WEBSOCKET_SCHEMES.get(scheme.lower(), scheme) + separator + rest
+        raise ValueError("the URL holds white space or a control character")
+    target = location.partition("#")[0]
+    if not _SCHEME.match(target):
+        # urljoin knows how to join http URLs, and no others.
+        base = f"{'https' if url.is_secure else 'http'}://{url.host_header}{url.resource_name}"
+        target = urljoin(base, target)
+    scheme, _, rest = target.partition(":")
+    return f"{_WEBSOCKET_SCHEMES.get(scheme.lower(), scheme)}:{rest}"

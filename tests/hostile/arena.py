@@ -33,7 +33,7 @@ from support import (
     upgrade_request,
 )
 
-from websocket import Cause, Limits, Opcode, Server
+from websocket import Cause, Limits, Opcode, Server, Upgrader
 
 OFFENDER = "203.0.113.7"
 HEALTHY = "192.0.2.1"
@@ -93,20 +93,27 @@ class Arena:
         stage: gives network, clock and reactor.
         handler: what serves the connections; by default a recorder that says it was opened.
         limits: of the server; see ``LIMITS``.
+        upgrader: the policy of the opening handshake, from after the healthy client's on.
         options: of the server.
     """
 
     def __init__(
-        self, stage: Stage, handler: Any = None, limits: Limits = LIMITS, **options: Any
+        self,
+        stage: Stage,
+        handler: Any = None,
+        limits: Limits = LIMITS,
+        upgrader: Upgrader | None = None,
+        **options: Any,
     ) -> None:
         self.stage = stage
         self.opened: list[Recorder] = []
         self.log = _Log()
         self.witness = type("Witness", (Witness,), {"__slots__": (), "opened": self.opened})
-        self.limits = limits.replace(handshakes_per_minute=None, detached_lifetime=0.0)
+        self.limits = limits
         self.server: Server = stage.server(handler or self.witness, limits=self.limits, **options)
         self.healthy = stage.open_client(self.server, HEALTHY)
-        self.stage.settle()
+        if upgrader is not None:
+            self.server.upgrader = upgrader
         self.baseline = self.measure()
 
     def close(self) -> None:
@@ -129,13 +136,14 @@ class Arena:
 
     def offender(self, **fields: str) -> Offender:
         """Return a client whose opening handshake was good; more header fields as keywords."""
-        self.log.lines.clear()
-        peer = self.stage.open_client(self.server, OFFENDER, **fields)
+        return self.last(self.stage.open_client(self.server, OFFENDER, **fields))
+
+    def last(self, peer: Peer) -> Offender:
+        """Return a peer with the connection that was opened last, which must be its own."""
         return Offender(self.stage, peer, self.opened[-1])
 
     def offending_server(self, limits: Limits | None = None) -> Offender:
         """Return a server to which a client of ours is connected, on the same reactor."""
-        self.log.lines.clear()
         connection, peer = self.stage.connection(is_client=True, limits=limits or self.limits)
         return Offender(self.stage, peer, connection)
 

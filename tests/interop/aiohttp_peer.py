@@ -36,6 +36,7 @@ class Endpoint:
     def __init__(self, *, has_deflate: bool) -> None:
         self._has_deflate = has_deflate
         self._websocket: WebSocket | None = None
+        self._is_closed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> None:
@@ -80,6 +81,7 @@ class Endpoint:
             code, reason = words
             await self._websocket.close(code=code, message=reason.encode())
             tell("close", self._websocket.close_code, "")
+            self._is_closed.set()
 
     async def _send(self, message: str | bytes) -> None:
         assert self._websocket is not None
@@ -102,6 +104,7 @@ class Endpoint:
     async def _attend(self, websocket: WebSocket) -> None:
         """Tell what arrives, up to the end of the connection."""
         self._websocket = websocket
+        self._is_closed.clear()
         while True:
             message = await websocket.receive()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
@@ -115,7 +118,8 @@ class Endpoint:
                 tell("close", message.data, message.extra)
                 return
             elif message.type is WSMsgType.CLOSING:
-                # By our own command, which tells of the end.
+                # By our own command, which tells of the end. Who returns ends the connection.
+                await self._is_closed.wait()
                 return
             else:
                 tell("close", websocket.close_code, "")

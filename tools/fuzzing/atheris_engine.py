@@ -81,7 +81,7 @@ def _run_target(target: Target, inputs: int | None, seconds: int | None, seed: s
             check=False,
         ).returncode
     took = time.monotonic() - started
-    return Result(target.name, parse_executed(read(log)), took, _find(target, folder, status))
+    return Result(target.name, parse_executed(read(log)), took, find(target, folder, status))
 
 
 def write_dictionary(target: Target) -> Path:
@@ -108,8 +108,14 @@ def parse_executed(log: str) -> int:
     return int(numbers[-1]) if numbers else 0
 
 
-def _find(target: Target, folder: Path, status: int) -> Finding | None:
-    """Return what a process has found, None when it ended well."""
+def find(target: Target, folder: Path, status: int) -> Finding | None:
+    """Return what a process has found, None when it ended well.
+
+    Args:
+        target: what it fuzzed.
+        folder: where it leaves its artifacts, ``crash-...`` and the like.
+        status: its exit status.
+    """
     if status == 0:
         return None
     for artifact in folder.glob("*-*"):

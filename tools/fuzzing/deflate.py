@@ -218,7 +218,5 @@ def _check_direction(
     compressor = sender.compressor(sends)
     inflater = receiver.inflater(receives, _LARGE, 0.0)
     for payload in payloads:
-        for pieces in splits(compressor.compress(payload)):
-            if receives.inflate_takeover and len(pieces) > 1:
-                break
-            require_equal("sent and received", _receive(inflater, pieces, _LARGE), payload)
+        *_, pieces = splits(compressor.compress(payload))
+        require_equal("sent and received", _receive(inflater, pieces, _LARGE), payload)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import count
+from multiprocessing import get_context
 from typing import NamedTuple
 
 from fuzzing.findings import Finding, TooSlow, judge, minimised
@@ -58,7 +59,8 @@ def run(
     ended: set[str] = set()
     pending: set[Future[Result]] = set()
     units = _units(names, inputs, seed)
-    with ProcessPoolExecutor(jobs) as executor:
+    # Spawned on every system and Python alike: a fork would copy the caller's threads' locks.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
         try:
             while True:
                 while len(pending) < 2 * jobs and (unit := next(units, None)):
