@@ -31,6 +31,17 @@ from typing import Any
 
 from threaded import TIMEOUT, Event, next_event
 
+from websocket import Deflate
+
+_TAKEOVER = {"compress_takeover": True, "inflate_takeover": True}
+# Our ways of compression.
+POLICIES: dict[str, bool | Deflate] = {
+    "plain": False,
+    "default": True,
+    "takeover": Deflate(compress_bits=15, inflate_bits=15, threshold=0, **_TAKEOVER),
+    "9 bits": Deflate(compress_bits=9, inflate_bits=9, threshold=0, **_TAKEOVER),
+}
+
 
 class Peer:
     """One such process.

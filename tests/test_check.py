@@ -20,6 +20,7 @@ PASSED = Result("py39", "CPython 3.9.18", "passed", 12.34, Counts(passed=40))
 BROKEN = Result("py310", "CPython 3.10.1", "failed", 3.0, Counts(passed=37, failed=3))
 LINT = Result("lint", "CPython 3.10.1", "failed", 1.0)
 MISSING = Result("py313", "", "missing")
+ABSENT = Result("autobahn", "no Python 2.7", "not here")
 
 
 # --- interpreters -------------------------------------------------------------------------------
@@ -118,6 +119,30 @@ def test_what_was_required_and_did_not_run_is_missing() -> None:
     assert check.missing(["py39", "py313"], [PASSED, LINT]) == [MISSING]
 
 
+@pytest.mark.parametrize("is_here", [True, False])
+def test_autobahn_is_run_where_there_is_a_python_2_7(
+    monkeypatch: pytest.MonkeyPatch, is_here: bool
+) -> None:
+    python = "/usr/bin/python2.7" if is_here else None
+    monkeypatch.setattr(interpreters, "find_python27", lambda environment, home: python)
+    assert check.found_autobahn() == (["autobahn"] if is_here else [])
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([PASSED], [ABSENT]),
+        ([PASSED, Result("autobahn", "", "passed")], []),
+        ([PASSED, Result("autobahn", "", "missing")], []),
+    ],
+    ids=["not run", "run", "required"],
+)
+def test_autobahn_is_not_here_unless_it_ran_or_was_required(
+    results: list[Result], expected: list[Result]
+) -> None:
+    assert check.not_here(results) == expected
+
+
 def test_a_python_without_venv_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +187,7 @@ def test_the_interpreter_of_an_environment_is_read_from_its_settings(
         ("1 failed, 11 passed, 2 skipped in 75.31s (0:01:15)", Counts(11, 1)),
         ("3 failed, 9 passed, 2 errors in 1.00s", Counts(9, 5)),
         ("1 error in 0.20s", Counts(0, 1)),
+        ("1031 passed, 3 failed in 1714.0s", Counts(1031, 3)),
         ("5 passed, 1 warning in 1s", Counts(5, 0)),
         ("no tests ran in 0.01s", None),
         ("  py39: OK (1.23=setup[0.1]+cmd[1.1] seconds)", None),
@@ -184,6 +210,7 @@ def test_the_last_of_several_closing_lines_counts() -> None:
         ([], Counts(0, 0)),
         ([PASSED, BROKEN], Counts(77, 3)),
         ([PASSED, LINT, MISSING], Counts(40, 2)),
+        ([PASSED, ABSENT], Counts(40, 0)),
         ([Result("py39", "", "timed out", 900.0, Counts(passed=5))], Counts(5, 1)),
     ],
 )
@@ -194,13 +221,14 @@ def test_the_sum_counts_an_environment_that_failed_without_a_failed_test(
 
 
 def test_the_table_has_a_row_for_each_environment() -> None:
-    assert table([PASSED, BROKEN, LINT, MISSING]).splitlines() == [
-        "environment  interpreter     result   tests  seconds",
-        "-----------  --------------  -------  -----  -------",
-        "py39         CPython 3.9.18  passed      40     12.3",
-        "py310        CPython 3.10.1  failed      40      3.0",
-        "lint         CPython 3.10.1  failed              1.0",
-        "py313                        missing                ",
+    assert table([PASSED, BROKEN, LINT, MISSING, ABSENT]).splitlines() == [
+        "environment  interpreter     result    tests  seconds",
+        "-----------  --------------  --------  -----  -------",
+        "py39         CPython 3.9.18  passed       40     12.3",
+        "py310        CPython 3.10.1  failed       40      3.0",
+        "lint         CPython 3.10.1  failed               1.0",
+        "py313                        missing                 ",
+        "autobahn     no Python 2.7   not here                ",
     ]
 
 
@@ -212,6 +240,7 @@ def test_one_line_reports_one_environment() -> None:
     ("results", "status", "last_line"),
     [
         ([PASSED, PASSED], 0, "80 passed, 0 failed"),
+        ([PASSED, ABSENT], 0, "40 passed, 0 failed"),
         ([PASSED, BROKEN], 1, "77 passed, 3 failed"),
         ([PASSED, MISSING], 1, "40 passed, 1 failed"),
     ],

@@ -124,11 +124,8 @@ class Demo:
     def exchange_messages(self, first: Client, second: Client) -> None:
         """Step 3."""
         step(3, "Sending messages...")
-        for number, client, text in ((1, first, "Hello, server"), (2, second, "Hello from two")):
-            client.send_envelope(Message(MessageOpcode.DISPLAY, text.encode(), time.time_ns()))
-            say(f"Client {number} sent display: {text!r}")
-            self.until(lambda: client.envelopes, "an answer")
-            say(f"Client {number} received display: {client.envelopes[-1].payload.decode()!r}")
+        self.exchange_one(1, first, "Hello, server")
+        self.exchange_one(2, second, "Hello from two")
         sent_at = time.time_ns()
         first.send_envelope(Message(MessageOpcode.PING, b"", sent_at))
         self.until(lambda: first.envelopes[-1].opcode is MessageOpcode.PONG, "an envelope pong")
@@ -138,6 +135,13 @@ class Demo:
         first.ping(b"demo")
         self.until(lambda: first.latency is not None, "a pong")
         say(f"Client 1 WebSocket ping latency: {(first.latency or 0) * 1000:.2f} ms")
+
+    def exchange_one(self, number: int, client: Client, text: str) -> None:
+        """Send an envelope and wait for the answer."""
+        client.send_envelope(Message(MessageOpcode.DISPLAY, text.encode(), time.time_ns()))
+        say(f"Client {number} sent display: {text!r}")
+        self.until(lambda: client.envelopes, "an answer")
+        say(f"Client {number} received display: {client.envelopes[-1].payload.decode()!r}")
 
     def disconnect_and_return(self, first: Client, second: Client) -> None:
         """Step 4."""
@@ -240,7 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Reactor() as reactor:
             Demo(reactor, port).run()
     except OSError as error:
-        print(f"demo: cannot listen on port {port}: {error.strerror}; try --port 0", file=sys.stderr)
+        complaint = f"demo: cannot listen on port {port}: {error.strerror}; try --port 0"
+        print(complaint, file=sys.stderr)
         return 1
     except DemoFailed as error:
         print(f"demo: {error}", file=sys.stderr)

@@ -238,8 +238,12 @@ class Endpoint(Lifecycle):
         self, head: int, payload: bytes, compressor: Compressor | None
     ) -> tuple[bytes, ...]:
         if compressor is not None:
-            # RFC 7692, 6: RSV1 on the first frame of a message says that it is compressed.
-            return self._writer.encode(head | RSV1, compressor.compress(payload))
+            compressed = compressor.compress(payload)
+            # With takeover the peer must get whatever the compressor has seen. Otherwise what does
+            # not become shorter goes as it is, and stays within the peer's limit if it was.
+            if compressor.keeps_context or len(compressed) < len(payload):
+                # RFC 7692, 6: RSV1 on the first frame of a message says that it is compressed.
+                return self._writer.encode(head | RSV1, compressed)
         return self._writer.encode(head, payload)
 
     def _send_pong(self, payload: bytes) -> None:

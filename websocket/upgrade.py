@@ -144,7 +144,7 @@ class ServerHandshake(Protocol):
         except HandshakeError as error:
             self.refuse(error, request)
         except Exception:
-            logger.exception("answering %.200r raised", request)
+            logger.exception("%s: answering %.200r raised", self._host, request)
             if self._outcome is None:
                 self.refuse(_INTERNAL_ERROR, request)
             else:
@@ -170,11 +170,12 @@ class ServerHandshake(Protocol):
             response = refusal(error, request)
         except Exception:
             # The application's own error: a status that is none, a header that breaks the answer.
-            logger.exception("cannot send the refusal %.200r", error)
+            logger.exception("%s: cannot send the refusal %.200r", self._host, error)
             error = _INTERNAL_ERROR
             response = refusal(error, request)
         self._outcome = str(error.status)
-        logger.info("%s: refused with %d: %.200s", self._host, error.status, error.message)
+        if error is not _INTERNAL_ERROR:  # that is in the log, with its traceback
+            logger.info("%s: refused with %d: %.200s", self._host, error.status, error.message)
         self._finish(response)
 
     def abort(self) -> None:
@@ -197,6 +198,10 @@ class ServerHandshake(Protocol):
 
     def _time_out(self) -> None:
         self.refuse(HandshakeError(408, "the request took too long"))
+        assert self._transport is not None
+        if self._transport.get_write_buffer_size():
+            # It stalls in the TLS handshake: it could not read the answer, and has had its time.
+            self.abort()
 
     def _leave(self) -> None:
         assert self._timer is not None

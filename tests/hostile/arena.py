@@ -111,9 +111,12 @@ class Arena:
         self.witness = type("Witness", (Witness,), {"__slots__": (), "opened": self.opened})
         self.limits = limits
         self.server: Server = stage.server(handler or self.witness, limits=self.limits, **options)
+        if "sockets" in options:
+            self.server.start()
         self.healthy = stage.open_client(self.server, HEALTHY)
         if upgrader is not None:
             self.server.upgrader = upgrader
+        self.log.lines.clear()
         self.baseline = self.measure()
 
     def close(self) -> None:

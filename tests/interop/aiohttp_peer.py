@@ -6,12 +6,14 @@ import asyncio
 import base64
 import json
 import sys
-from typing import Any, Union
+from typing import Any
 
 import aiohttp
 from aiohttp import WSMsgType, web
 
-WebSocket = Union[web.WebSocketResponse, aiohttp.ClientWebSocketResponse]
+# A web.WebSocketResponse or an aiohttp.ClientWebSocketResponse, which have the same methods and no
+# common type.
+WebSocket = Any
 
 # Bytes in a line of input: a message of 1 MiB in base64, and more.
 LINE_LIMIT = 8 * 1024 * 1024
@@ -35,7 +37,7 @@ class Endpoint:
 
     def __init__(self, *, has_deflate: bool) -> None:
         self._has_deflate = has_deflate
-        self._websocket: WebSocket | None = None
+        self._websocket: WebSocket = None
         self._is_closed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,7 +70,6 @@ class Endpoint:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
-        assert self._websocket is not None
         if word == "send":
             await self._send(*words)
         elif word == "fragments":
@@ -84,7 +85,6 @@ class Endpoint:
             self._is_closed.set()
 
     async def _send(self, message: str | bytes) -> None:
-        assert self._websocket is not None
         if isinstance(message, str):
             await self._websocket.send_str(message)
         else:

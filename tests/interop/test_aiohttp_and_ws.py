@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign import Peer
+from foreign import POLICIES, Peer
 from threaded import Event, next_event, opened, reporter, running
 
 from reactor import Reactor
@@ -31,20 +31,6 @@ NODE = shutil.which("node")
 # Node looks for ws there, too.
 if NODE is not None and Path(os.environ.get("NODE_PATH", ""), "ws").is_dir():
     LIBRARIES["ws"] = [NODE, str(FOLDER / "ws_peer.js")]
-
-TAKEOVER = Deflate(
-    compress_bits=15, inflate_bits=15, compress_takeover=True, inflate_takeover=True, threshold=0
-)
-NARROW = Deflate(
-    compress_bits=9, inflate_bits=9, compress_takeover=True, inflate_takeover=True, threshold=0
-)
-# Our policy, and whether they have one.
-COMPRESSIONS: dict[str, tuple[bool | Deflate, bool]] = {
-    "plain": (False, False),
-    "default": (True, True),
-    "takeover": (TAKEOVER, True),
-    "9 bits": (NARROW, True),
-}
 
 
 class Peers:
@@ -141,7 +127,7 @@ def linked(
             link.finish()
 
 
-@pytest.fixture(params=COMPRESSIONS)
+@pytest.fixture(params=POLICIES)
 def compression(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -158,7 +144,8 @@ def library(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def link(peers: Peers, library: str, our_role: str, compression: str) -> Iterator[Link]:
-    with linked(peers, library, our_role, *COMPRESSIONS[compression]) as link:
+    policy = POLICIES[compression]
+    with linked(peers, library, our_role, policy, has_deflate=bool(policy)) as link:
         yield link
 
 

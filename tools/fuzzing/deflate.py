@@ -129,16 +129,17 @@ def _receive(inflater: Inflater, pieces: Sequence[bytes], room: int) -> bytes | 
 
 def _inflate_by_hand(message: bytes) -> bytes | None:
     """Inflate a message at once, stream after stream; None for an error."""
-    rest, output = message + _TAIL + _FINAL_BLOCK, b""
-    if not message:
-        return b""
-    while rest and rest != _TAIL + _FINAL_BLOCK:
+    rest, output = message + _TAIL, b""
+    # Nothing is missing where nothing came, or nothing after a final block.
+    while rest and rest != _TAIL:
         stream = zlib.decompressobj(wbits=-15)
         try:
             output += stream.decompress(rest)
+            if not stream.eof:
+                # Only between two blocks a final empty one is nothing but the end.
+                is_end = not stream.decompress(_FINAL_BLOCK) and stream.eof
+                return output if is_end and not stream.unused_data else None
         except zlib.error:
-            return None
-        if not stream.eof:
             return None
         rest = stream.unused_data
     return output

@@ -54,11 +54,11 @@ class Reading(NamedTuple):
 
 def check_beside_wsproto(data: bytes, *, is_masked: bool) -> None:
     """Read a stream with both."""
-    ours = same_for_every_split(partial(_read_ours, is_masked=is_masked), data)
-    theirs = same_for_every_split(partial(_read_theirs, is_masked=is_masked), data)
+    ours = same_for_every_split(partial(read_ours, is_masked=is_masked), data)
+    theirs = same_for_every_split(partial(read_theirs, is_masked=is_masked), data)
     if ours != theirs and ours.failure is not None:
         offence = _find_failure(data, is_masked=is_masked)
-        theirs = _read_theirs([data[:offence], _MORE[is_masked]], is_masked=is_masked)
+        theirs = read_theirs([data[:offence], _MORE[is_masked]], is_masked=is_masked)
     if ours != theirs and not _is_bad_gateway(ours, theirs):
         raise Broken(f"we read {ours}, wsproto {theirs}")
 
@@ -68,7 +68,7 @@ def _find_failure(data: bytes, *, is_masked: bool) -> int:
     low, high = 0, len(data)
     while low < high:
         middle = (low + high) // 2
-        if _read_ours([data[:middle]], is_masked=is_masked).failure is None:
+        if read_ours([data[:middle]], is_masked=is_masked).failure is None:
             low = middle + 1
         else:
             high = middle
@@ -86,7 +86,8 @@ def _is_bad_gateway(ours: Reading, theirs: Reading) -> bool:
     )
 
 
-def _read_ours(pieces: Sequence[bytes], *, is_masked: bool) -> Reading:
+def read_ours(pieces: Sequence[bytes], *, is_masked: bool) -> Reading:
+    """Read a stream with our frame reader, of a client (masked) or of a server."""
     reader = new_reader(_NO_LIMITS, is_masked=is_masked)
     items: list[Any] = []
     for piece in pieces:
@@ -105,7 +106,8 @@ def _read_ours(pieces: Sequence[bytes], *, is_masked: bool) -> Reading:
     return Reading(items, None if reader.error is None else reader.error.close_code)
 
 
-def _read_theirs(pieces: Sequence[bytes], *, is_masked: bool) -> Reading:
+def read_theirs(pieces: Sequence[bytes], *, is_masked: bool) -> Reading:
+    """Read a stream with wsproto."""
     wsproto = import_module("wsproto.frame_protocol")
     protocol = wsproto.FrameProtocol(client=not is_masked, extensions=[])
     items: list[Any] = []

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import count
-from multiprocessing import get_context
 from typing import NamedTuple
 
 from fuzzing.findings import Finding, TooSlow, judge, minimised
@@ -23,7 +22,7 @@ from fuzzing.targets import TARGETS, Target
 UNIT_SIZE = 2_000
 POOL_SIZE = 200
 # Seconds for a unit, which takes about one; what is over that hangs.
-PATIENCE = 120
+PATIENCE = 120.0
 
 
 class Unit(NamedTuple):
@@ -59,13 +58,12 @@ def run(
     ended: set[str] = set()
     pending: set[Future[Result]] = set()
     units = _units(names, inputs, seed)
-    # Spawned on every system and Python alike: a fork would copy the caller's threads' locks.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
+    with ProcessPoolExecutor(jobs, initializer=_ignore_interrupts) as executor:
         try:
             while True:
                 while len(pending) < 2 * jobs and (unit := next(units, None)):
                     if unit.target not in ended:
-                        pending.add(executor.submit(_work, unit))
+                        pending.add(executor.submit(work, unit))
                 if not pending:
                     return
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -90,20 +88,25 @@ def _units(names: Sequence[str], inputs: int | None, seed: str) -> Iterator[Unit
             yield Unit(name, f"{seed}/{name}/{number}", size)
 
 
-def _work(unit: Unit) -> Result:
-    """Explore a unit in a worker process; where the system has alarms, one ends what hangs."""
-    if not hasattr(signal, "alarm"):
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent, which lets the units under way end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def work(unit: Unit) -> Result:
+    """Explore a unit in a worker process; where the system has timers, one ends what hangs."""
+    if not hasattr(signal, "setitimer"):
         return explore(unit)
     signal.signal(signal.SIGALRM, _stop)
-    signal.alarm(PATIENCE)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
         return explore(unit)
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _stop(*_: object) -> None:
-    raise TooSlow(f"a check was still at work after {PATIENCE} seconds")
+    raise TooSlow(f"a check was still at work after {PATIENCE:g} seconds")
 
 
 def explore(unit: Unit) -> Result:
