@@ -32,6 +32,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from reactor.allocator import keep_large_blocks
 from reactor.errors import ReactorClosed, ReactorRunning
 from reactor.event_handler import READ, EventHandler
 from reactor.signals import Signals, orderly_interrupt, wake_on_signals
@@ -79,6 +80,7 @@ class Reactor:
         clock: Callable[[], float] = time.monotonic,
         tick: float = 0.01,
     ) -> None:
+        keep_large_blocks()
         self._selector = selector()
         self._clock = clock
         self.time = clock()

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz
@@ -278,6 +279,15 @@ def test_a_finding_is_printed_and_makes_the_run_fail(capsys: pytest.CaptureFixtu
     output = capsys.readouterr().out
     assert output.startswith(f"FOUND {finding}\n")
     assert output.endswith("3 inputs, 1 findings\n")
+
+
+def test_a_run_that_is_interrupted_reports_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
+    def results() -> Iterator[Result]:
+        yield Result("a", 3, 1.0, None)
+        raise KeyboardInterrupt
+
+    assert fuzz.watch(results()) == [Result("a", 3, 1.0, None)]
+    assert capsys.readouterr().out == "interrupted\n"
 
 
 # --- the atheris engine -------------------------------------------------------------------------

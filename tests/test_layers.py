@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 # The lowest row first.
 REACTOR_ROWS = (
-    Row("errors protocol event_handler"),
+    Row("errors protocol event_handler allocator"),
     Row("wheel sockets signals wakeup"),
     Row("transport"),
     Row("loop listener connector tls"),

@@ -103,18 +103,24 @@ def positive(text: str) -> int:
 
 
 def watch(results: Iterable[Result]) -> list[Result]:
-    """Return the results of a run; tell about findings, and how far it is, while it runs."""
+    """Return the results of a run, of one that is interrupted those so far.
+
+    Findings, and how far it is, are told while it runs.
+    """
     seen: list[Result] = []
     inputs, started, reported = 0, time.monotonic(), time.monotonic()
-    for result in results:
-        seen.append(result)
-        inputs += result.inputs
-        now = time.monotonic()
-        if result.finding is not None:
-            print(f"FOUND {result.finding}", flush=True)
-        elif now - reported > PROGRESS:
-            print(f"{inputs:,} inputs in {now - started:.0f} s", flush=True)
-            reported = now
+    try:
+        for result in results:
+            seen.append(result)
+            inputs += result.inputs
+            now = time.monotonic()
+            if result.finding is not None:
+                print(f"FOUND {result.finding}", flush=True)
+            elif now - reported > PROGRESS:
+                print(f"{inputs:,} inputs in {now - started:.0f} s", flush=True)
+                reported = now
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
     return seen
 
 
@@ -156,7 +162,4 @@ def table(results: Iterable[Result]) -> str:
 if __name__ == "__main__":
     if sys.version_info < (3, 9):
         sys.exit("fuzz: run this with Python 3.9 or newer")
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit("fuzz: interrupted")
+    sys.exit(main(sys.argv[1:]))

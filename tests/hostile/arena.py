@@ -1,8 +1,8 @@
-"""A server under attack, in virtual time, and what it owes to everyone whatever is sent.
+r"""A server under attack, in virtual time, and what it owes to everyone whatever is sent.
 
     arena = hostile(limits=..., ...)          a server, and a healthy client on it
     offender = arena.offender()               one more client, whose handshake was good
-    offender.send([b"\\x82", b"\\x05"])         each piece is a read of its own
+    offender.send([b"\x82", b"\x05"])           each piece is a read of its own
     arena.expect_fail(offender, 1002, ...)    one close frame, an orderly end, nothing left
 
 Each ``expect`` checks the invariants of the catalogue: the healthy client gets its pong in the
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 from reactions import our_socket
@@ -38,19 +39,19 @@ from websocket import Cause, Limits, Opcode, Server, Upgrader
 OFFENDER = "203.0.113.7"
 HEALTHY = "192.0.2.1"
 
-# The rows are many handshakes of one address, and a session that outlives its connection would
-# stand between the row and the baseline. Both have rows and tests of their own.
-LIMITS = Limits(handshakes_per_minute=None, detached_lifetime=0.0)
-
 Frames = Sequence[tuple[int, Any]]
 
 
 def splits_of(wire: bytes, random_splits: int = 4) -> Iterator[list[bytes]]:
     """Yield the ways to cut what is sent: every cut in two up to 64 bytes, and random ones."""
-    yield from every_split(wire, random_splits)
-    if len(wire) <= 64:
-        for at in range(1, len(wire)):
-            yield [wire[:at], wire[at:]]
+    cuts = range(1, len(wire)) if len(wire) <= 64 else ()
+    seen = set()
+    for split in chain(every_split(wire, random_splits), ([wire[:at], wire[at:]] for at in cuts)):
+        pieces = [piece for piece in split if piece]
+        sizes = tuple(map(len, pieces))
+        if sizes not in seen:
+            seen.add(sizes)
+            yield pieces
 
 
 class Witness(Recorder):
@@ -92,7 +93,9 @@ class Arena:
     Args:
         stage: gives network, clock and reactor.
         handler: what serves the connections; by default a recorder that says it was opened.
-        limits: of the server; see ``LIMITS``.
+        limits: of the server, but for two: a session that outlives its connection would stand
+            between a row and the baseline, and
+        handshakes_per_minute: most rows are more handshakes of one address than are allowed.
         upgrader: the policy of the opening handshake, from after the healthy client's on.
         options: of the server.
     """
@@ -101,7 +104,8 @@ class Arena:
         self,
         stage: Stage,
         handler: Any = None,
-        limits: Limits = LIMITS,
+        limits: Limits | None = None,
+        handshakes_per_minute: float | None = None,
         upgrader: Upgrader | None = None,
         **options: Any,
     ) -> None:
@@ -109,7 +113,9 @@ class Arena:
         self.opened: list[Recorder] = []
         self.log = _Log()
         self.witness = type("Witness", (Witness,), {"__slots__": (), "opened": self.opened})
-        self.limits = limits
+        self.limits = (limits or Limits()).replace(
+            detached_lifetime=0.0, handshakes_per_minute=handshakes_per_minute
+        )
         self.server: Server = stage.server(handler or self.witness, limits=self.limits, **options)
         if "sockets" in options:
             self.server.start()

@@ -4,12 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support import Stage
 
-# Before they are imported, so that their assertions tell what was compared.
-pytest.register_assert_rewrite("hostile.arena", "support")
-
-from hostile.arena import Arena  # noqa: E402
-from support import Stage  # noqa: E402
+from hostile.arena import Arena
 
 
 @pytest.fixture

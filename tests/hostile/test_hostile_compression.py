@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import pytest
 from frame_table import encode_by_hand
-from hostile.arena import LIMITS, Arena, Offender, splits_of
-from hostile.memory import KIB, measured
 
-from websocket import Cause
+from hostile.arena import Arena, Frames, Offender, splits_of
+from hostile.memory import KIB, measured
+from websocket import Cause, Limits
 from websocket.deflate import Deflate
 
 Besiege = Callable[..., Arena]
@@ -113,7 +113,7 @@ class Bad(NamedTuple):
     cause: Cause
     compression: bool | Deflate = True
     offer: str = OFFER
-    messages: list[str | bytes] = []
+    messages: Sequence[str | bytes] = ()
 
 
 HELLO = deflated(b"hello, hello, hello, hello")
@@ -156,9 +156,7 @@ def test_bad_compressed_data_fails_the_connection(hostile: Besiege, row: Bad) ->
     for number, pieces in enumerate(wires):
         offender = join(arena, row.offer)
         offender.send(pieces)
-        arena.expect_fail(
-            offender, row.code, row.cause, messages=row.messages, stays=not number
-        )
+        arena.expect_fail(offender, row.code, row.cause, messages=row.messages, stays=not number)
         # H79: the inflater is freed; and H82 below: there is none where none was agreed on.
         inflater = offender.connection._assembler.inflater
         assert inflater is not None
@@ -172,8 +170,10 @@ def test_h83_a_window_larger_than_agreed_is_not_kept(hostile: Besiege) -> None:
     payload = deflated(FAR, bits=15)
     for index in range(len(payload)):
         offender.peer.send_bytes(
-            frame((RSV1 | BINARY if not index else 0) | (FIN if index == len(payload) - 1 else 0),
-                  payload[index : index + 1])
+            frame(
+                (RSV1 | BINARY if not index else 0) | (FIN if index == len(payload) - 1 else 0),
+                payload[index : index + 1],
+            )
         )
     arena.stage.settle()
     arena.expect_fail(offender, 1007, Cause.INVALID_DATA)
@@ -198,7 +198,7 @@ class Good(NamedTuple):
     name: str
     wire: bytes
     messages: list[str | bytes]
-    answers: list[tuple[int, Any]] = []
+    answers: Frames = ()
     compression: bool | Deflate = True
 
 
@@ -226,7 +226,7 @@ def test_odd_compressed_messages_are_delivered(hostile: Besiege, row: Good) -> N
     for pieces in splits_of(row.wire):
         offender = join(arena)
         offender.send(pieces)
-        assert offender.peer.receive() == row.answers
+        assert offender.peer.receive() == list(row.answers)
         arena.expect_open(offender, row.messages)
 
 
@@ -236,7 +236,7 @@ def test_h85_idle_compressed_connections_cost_little_more_than_plain_ones(
     """What 100 cost, so do 5,000: without takeover there is nothing that they share but grows."""
     arena = hostile(
         compression=True,
-        limits=LIMITS.replace(max_connections_per_ip=None, control_rate=None),
+        limits=Limits(max_connections_per_ip=None),
     )
     figures = []
     for fields in ({}, {"Sec_WebSocket_Extensions": OFFER}):

@@ -11,13 +11,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
-from hostile.arena import LIMITS, OFFENDER, Arena, MemoryListener, splits_of
-from hostile.memory import KIB, measured
 from reactions import our_socket
 from support import (
     KEY,
@@ -32,6 +31,8 @@ from support import (
 )
 from tls_peer import TLSStage
 
+from hostile.arena import OFFENDER, Arena, MemoryListener, splits_of
+from hostile.memory import KIB, measured
 from reactor.listener import ACCEPT_BATCH
 from websocket import (
     Cause,
@@ -39,6 +40,7 @@ from websocket import (
     FrameWriter,
     HandshakeError,
     HTTPResponse,
+    Limits,
     Opcode,
     Request,
     Server,
@@ -110,13 +112,16 @@ def raw(*lines: bytes, end: bytes = b"\r\n") -> bytes:
 # --- what is refused --------------------------------------------------------------------------
 
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Refused(NamedTuple):
     """A request, the status of the refusal, and further arguments of the server."""
 
     name: str
     data: bytes
     status: int
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = NOTHING
 
 
 LISTED: dict[str, Any] = {
@@ -126,7 +131,7 @@ LISTED: dict[str, Any] = {
 }
 LOCAL: dict[str, Any] = {"upgrader": Upgrader(allowed_hosts=["localhost", "127.0.0.1:80"])}
 STRICT: dict[str, Any] = {"upgrader": Upgrader(strict_http=True)}
-WIDE: dict[str, Any] = {"limits": LIMITS.replace(max_header_line=64 * KIB, max_head_size=64 * KIB)}
+WIDE: dict[str, Any] = {"limits": Limits(max_header_line=64 * KIB, max_head_size=64 * KIB)}
 
 REFUSED = [
     Refused("H04-line-of-8193", target("/" + "x" * (8193 - 14)), 414),
@@ -364,7 +369,7 @@ class Accepted(NamedTuple):
 
     name: str
     data: bytes
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = NOTHING
     subprotocol: str | None = None
     extension: str | None = None
 
@@ -568,14 +573,14 @@ NO_TLS = {
 def test_what_is_no_tls_costs_its_own_stream(name: str) -> None:
     """An alert or an end, within the deadline; the sockets are real, the clock is not."""
     with TLSStage() as stage:
-        server = Server(Recorder, reactor=stage.reactor, tls=stage.tls, limits=LIMITS)
+        server = Server(Recorder, reactor=stage.reactor, tls=stage.tls)
         ours, theirs = socket.socketpair()
         with theirs:
             theirs.settimeout(5)
             server.adopt(ours)
             theirs.sendall(NO_TLS[name])
             stage.settle()
-            stage.pass_time(LIMITS.handshake_timeout)
+            stage.pass_time(server.limits.handshake_timeout)
             stage.settle()
             # A choice: an alert, an end, or a reset, as there is input that nobody has read.
             with suppress(ConnectionResetError):
@@ -712,9 +717,14 @@ def raise_status(status: int) -> None:
 def test_a_mistake_of_authenticate_is_told_to_nobody(
     hostile: Besiege, name: str, logged: list[logging.LogRecord]
 ) -> None:
-    hook: list[Callable[[Request], Any]] = [lambda request: None]
-    arena = hostile(authenticate=lambda request: hook[0](request))
-    hook[0] = MISTAKES[name]
+    hooks: list[Callable[[Request], Any]] = []
+
+    def authenticate(request: Request) -> Any:
+        # The healthy client comes first, and without a mistake.
+        return hooks[0](request) if hooks else None
+
+    arena = hostile(authenticate=authenticate)
+    hooks.append(MISTAKES[name])
     peer = arena.request([good() + HELLO])
     answer = arena.expect_refusal(peer, 500)
     assert answer.body == "internal error\n"
@@ -753,15 +763,15 @@ class Crowd(NamedTuple):
     allowed: list[str]
     too_many: str
     status: int
-    limits: dict[str, Any]
+    options: dict[str, Any]
 
 
-ALONE = {"max_connections_per_ip": 1}
+ALONE: dict[str, Any] = {"limits": Limits(max_connections_per_ip=1)}
 
 CROWDS = [
     Crowd("H39-connection-129", [OFFENDER] * 128, OFFENDER, 429, {}),
     Crowd("H39-connection-max+1", ["203.0.113.1", "203.0.113.2"], OFFENDER, 503,
-          {"max_connections": 3}),
+          {"limits": Limits(max_connections=3)}),
     Crowd("H39-handshake-65", [OFFENDER] * 64, OFFENDER, 429, {"handshakes_per_minute": 64.0}),
     Crowd("H41-mapped", [OFFENDER], f"::ffff:{OFFENDER}", 429, ALONE),
     Crowd("H41-mapped-in-hexadecimal", [OFFENDER], "::ffff:cb00:7107", 429, ALONE),
@@ -774,7 +784,7 @@ CROWDS = [
 
 @pytest.mark.parametrize("row", CROWDS, ids=lambda row: row.name)
 def test_one_too_many_is_refused_and_the_others_stay(hostile: Besiege, row: Crowd) -> None:
-    arena = hostile(limits=LIMITS.replace(**row.limits))
+    arena = hostile(**row.options)
     guests = []
     for host_name in row.allowed:
         peer = arena.request([good()], host_name)
@@ -802,7 +812,7 @@ FORWARDED = {
     "H40-X-Forwarded-For": "X-Forwarded-For: 198.51.100.1",
     "H40-chain": "X-Forwarded-For: 198.51.100.1, 203.0.113.7, junk",
     "H40-Forwarded": "Forwarded: for=198.51.100.1;proto=https",
-    "H40-junk": "X-Forwarded-For: ,,\"x\", ::::",
+    "H40-junk": 'X-Forwarded-For: ,,"x", ::::',
     "H40-500-entries": "X-Forwarded-For: " + ", ".join(["1.2.3.4"] * 500),
     "H40-X-Real-IP": "X-Real-IP: 198.51.100.1",
 }
@@ -811,7 +821,7 @@ FORWARDED = {
 @pytest.mark.parametrize("name", FORWARDED)
 def test_what_a_header_says_of_the_address_is_ignored(hostile: Besiege, name: str) -> None:
     """No proxy is ever trusted: the limits and ``remote_address`` go by the socket."""
-    arena = hostile(limits=LIMITS.replace(max_connections_per_ip=1))
+    arena = hostile(limits=Limits(max_connections_per_ip=1))
     peer = arena.request([good(FORWARDED[name])])
     assert read_head(peer).startswith("HTTP/1.1 101 ")
     guest = arena.last(peer)
@@ -829,7 +839,7 @@ def test_what_a_header_says_of_the_address_is_ignored(hostile: Besiege, name: st
 
 def test_h43_a_storm_of_connections_is_taken_in_batches(hostile: Besiege, stage: Stage) -> None:
     listener = MemoryListener(stage)
-    limits = LIMITS.replace(max_connections=501, max_connections_per_ip=None)
+    limits = Limits(max_connections=501, max_connections_per_ip=None)
     arena = hostile(sockets=[as_socket(listener)], limits=limits)
     peers = [listener.connect() for _ in range(1_000)]
     turns = 0

@@ -154,9 +154,7 @@ FAILED = [
 
 @pytest.mark.parametrize("row", FAILED, ids=lambda row: row.name)
 def test_a_close_frame_is_read_whole_and_then_an_end(field: Field, row: Failed) -> None:
-    request = upgrade_request(
-        Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits"
-    )
+    request = upgrade_request(Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits")
     received = field.exchange(request + row.wire + BEHIND)
     head, _, frames = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")

@@ -1,0 +1,132 @@
+"""Compression as an open connection uses it: when it compresses, and how much it takes in."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from reactions import both_roles
+from support import Peer, Recorder, Stage
+
+from reactor import Reactor
+from websocket import Deflate, Limits
+from websocket.deflate import Agreement
+from websocket.frame import FIN, RSV1
+from websocket.opcodes import Opcode
+
+POLICY = Deflate(threshold=100)
+NO_TAKEOVER = Agreement(12, 12, compress_takeover=False, inflate_takeover=False)
+TAKEOVER = Agreement(12, 12, compress_takeover=True, inflate_takeover=True)
+AS_IT_IS = FIN | Opcode.BINARY
+COMPRESSED = FIN | Opcode.BINARY | RSV1
+
+# What no compression makes shorter.
+NOISE = random.Random("noise").getrandbits(8 * 4096).to_bytes(4096, "big")
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    with Stage() as stage:
+        yield stage
+
+
+def compressing(
+    agreement: Agreement, reactor: Reactor, limits: Limits, *, is_client: bool
+) -> Recorder:
+    connection = Recorder(reactor, limits, is_client=is_client)
+    connection.compress_with(POLICY, agreement)
+    return connection
+
+
+def opened(
+    stage: Stage, is_client: bool, agreement: Agreement = NO_TAKEOVER, limit: int = 2**20
+) -> tuple[Any, Peer]:
+    make = partial(compressing, agreement)
+    limits = Limits(max_message_size=limit)
+    return stage.connection(make, is_client=is_client, limits=limits)
+
+
+def deflated(payload: bytes, level: int = 6, memory_level: int = 8) -> bytes:
+    stream = zlib.compressobj(level, zlib.DEFLATED, -12, memory_level)
+    return (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+@pytest.mark.parametrize(
+    ("agreement", "message", "options", "head"),
+    [
+        (NO_TAKEOVER, bytes(100), {}, COMPRESSED),
+        (NO_TAKEOVER, bytes(99), {}, AS_IT_IS),
+        (NO_TAKEOVER, bytes(100), {"compress": False}, AS_IT_IS),
+        (NO_TAKEOVER, NOISE, {}, AS_IT_IS),
+        (TAKEOVER, NOISE, {}, COMPRESSED),
+        (TAKEOVER, NOISE, {"compress": False}, AS_IT_IS),
+    ],
+    ids=["worth it", "too short", "not wanted", "no gain", "no gain but takeover", "takeover"],
+)
+@both_roles
+def test_a_message_is_compressed_where_that_is_wanted_and_of_use(
+    stage: Stage,
+    is_client: bool,
+    agreement: Agreement,
+    message: bytes,
+    options: dict[str, bool],
+    head: int,
+) -> None:
+    connection, peer = opened(stage, is_client, agreement)
+    assert connection.send(message, **options)
+    stage.settle()
+    assert peer.sock.take()[0] == head
+
+
+def test_what_has_no_gain_is_sent_to_all_as_it_is(stage: Stage) -> None:
+    server = stage.server(compression=POLICY)
+    offer = {"Sec_WebSocket_Extensions": "permessage-deflate"}
+    peers = [stage.open_client(server, **offer) for _ in range(2)]
+    server.broadcast(NOISE)
+    stage.settle()
+    assert [peer.receive() for peer in peers] == [[(Opcode.BINARY, NOISE)]] * 2
+
+
+@pytest.mark.parametrize("limit", [1, 100, 4096])
+@pytest.mark.parametrize(("level", "memory_level"), [(0, 8), (1, 1), (6, 1), (9, 9)])
+@pytest.mark.parametrize("pieces", [1, 3])
+@both_roles
+def test_a_message_may_be_longer_on_the_wire_than_the_limit(
+    stage: Stage, is_client: bool, pieces: int, level: int, memory_level: int, limit: int
+) -> None:
+    connection, peer = opened(stage, is_client, limit=limit)
+    wire = deflated(NOISE[:limit], level, memory_level)
+    assert len(wire) > limit
+    step = -(-len(wire) // pieces)
+    for at in range(0, len(wire), step):
+        opcode = Opcode.CONTINUATION if at else Opcode.BINARY
+        fin = at + step >= len(wire)
+        peer.send_frame(opcode, wire[at : at + step], fin=fin, rsv1=not at)
+    stage.settle()
+    assert connection.messages == [NOISE[:limit]]
+
+
+@pytest.mark.parametrize("limit", [1, 100, 4095])
+@both_roles
+def test_the_limit_is_exact_for_what_a_message_inflates_to(
+    stage: Stage, is_client: bool, limit: int
+) -> None:
+    connection, peer = opened(stage, is_client, limit=limit)
+    peer.send_frame(Opcode.BINARY, deflated(NOISE[: limit + 1]), rsv1=True)
+    stage.settle()
+    assert connection.messages == []
+    assert peer.received_close() == (1009, "message inflates to more than the size limit")
+
+
+@both_roles
+def test_what_never_inflates_to_anything_meets_a_limit_too(stage: Stage, is_client: bool) -> None:
+    connection, peer = opened(stage, is_client, limit=4096)
+    empty_blocks = b"\x00\x00\x00\xff\xff" * 2000
+    peer.send_frame(Opcode.BINARY, empty_blocks, rsv1=True)
+    stage.settle()
+    assert connection.messages == []
+    assert peer.received_close() == (1009, "message is larger than 4096 bytes")
