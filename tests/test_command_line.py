@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from tls_peer import AUTHORITY, certificate
 
 from websocket import Limits
 from websocket.__main__ import main
@@ -101,6 +102,35 @@ def test_lines_go_out_as_text_and_what_arrives_is_printed(echo: Served) -> None:
     assert "closed: 1000" in done.stderr
 
 
+@pytest.mark.parametrize("has_key_file", [False, True])
+def test_with_a_certificate_it_speaks_tls(folder: Path, has_key_file: bool) -> None:
+    arguments = ["--certificate", certificate("server")]
+    if has_key_file:
+        chain, mark, key = Path(certificate("server")).read_text().partition("-----BEGIN PRIVATE")
+        (folder / "chain.pem").write_text(chain)
+        (folder / "key.pem").write_text(mark + key)
+        arguments = ["--certificate", "chain.pem", "--key", "key.pem"]
+    served = Served(folder, "echo", *arguments)
+    url = served.url.replace("ws:", "wss:")
+    try:
+        done = talk(url, "hello\n", "--authorities", AUTHORITY)
+        assert (done.stdout, done.returncode) == ("hello\n", 0)
+        # The authority of the tests is none of the system's.
+        done = talk(url, "hello\n")
+        assert (done.stdout, done.returncode) == ("", 1)
+        assert "certificate verify failed" in done.stderr
+    finally:
+        served.close()
+
+
+def test_compression_is_an_option_of_both_commands(folder: Path) -> None:
+    served = Served(folder, "echo", "--compression", "--max-message-size", "100000")
+    try:
+        assert talk(served.url, "x" * 99_999 + "\n", "--compression").stdout == "x" * 99_999 + "\n"
+    finally:
+        served.close()
+
+
 def test_what_would_move_the_cursor_is_escaped(echo: Served) -> None:
     assert talk(echo.url, "red\x1b[31m\x07\n").stdout == "red\\x1b[31m\\x07\n"
 
@@ -182,6 +212,12 @@ def test_ctrl_c_closes_the_client_in_an_orderly_way(echo: Served) -> None:
         (["serve", "app:Unrelated"], "app:Unrelated is no subclass of websocket.Connection"),
         (["serve", "echo", "--max-fragments", "0"], "max_fragments must be positive, not 0"),
         (["serve", "echo", "--origin", "x"], "--origin or --allowed-host is not of the form"),
+        (["serve", "echo", "--key", "app.py"], "--key needs --certificate"),
+        (["serve", "echo", "--certificate", "missing.pem"], "--certificate or --key: "),
+        (["serve", "echo", "--certificate", "app.py"], "--certificate or --key: "),
+        (["connect", "wss://127.0.0.1/", "--authorities", "missing.pem"], "--authorities: "),
+        (["connect", "wss://127.0.0.1/", "--authorities", "app.py"], "--authorities: "),
+        (["connect", "ws://127.0.0.1/", "--proxy", "socks5://x"], "a proxy reads http://"),
         (["connect", "http://127.0.0.1/"], "the scheme of a WebSocket URL is ws or wss, not http"),
     ],
 )
@@ -221,7 +257,9 @@ def test_an_unreachable_server_is_one_clear_line_and_status_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["connect", "ws://127.0.0.1:1/"]) == 1
-    assert "error: cannot connect to 127.0.0.1 port 1: Connection refused" in capsys.readouterr().err
+    assert (
+        "error: cannot connect to 127.0.0.1 port 1: Connection refused" in capsys.readouterr().err
+    )
 
 
 def test_the_help_names_every_limit_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,5 +285,3 @@ def test_without_a_command_the_usage_is_shown(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert "usage:" in capsys.readouterr().err
-
-

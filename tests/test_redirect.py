@@ -338,6 +338,14 @@ def test_giving_up_between_two_hops(reactor: Reactor, way: str) -> None:
     assert reactor.next_timeout() is None
 
 
+def test_the_session_of_another_origin_is_not_kept(reactor: Reactor) -> None:
+    """It would be sent to the first one, at the next try."""
+    other = Site(reactor, end=answer_of(ACCEPT, "Set-Cookie: websocket_session=theirs"))
+    site = Site(reactor, start=redirect(other.url + "end"))
+    assert opened(reactor, site.url + "start").session_id is None
+    assert opened(reactor, site.url + "start", session_id="ours").session_id == "ours"
+
+
 def test_the_session_of_the_last_hop_is_kept(reactor: Reactor) -> None:
     start = redirect("/end").replace(b"\r\n\r\n", b"\r\nSet-Cookie: websocket_session=no\r\n\r\n")
     end = answer_of(ACCEPT, "Set-Cookie: websocket_session=yes; Path=/")

@@ -27,7 +27,7 @@ from websocket.key import new_key
 from websocket.lifecycle import Lifecycle
 from websocket.limits import Limits
 from websocket.reconnect import Reconnect
-from websocket.redirect import keep_fields, redirect_target
+from websocket.redirect import have_same_origin, keep_fields, redirect_target
 from websocket.response_reader import ResponseReader
 from websocket.tunnel import Proxy, Tunnel, parse_proxy
 from websocket.upgrade import SESSION_COOKIE
@@ -305,7 +305,9 @@ class ClientHandshake(Protocol):
         assert transport is not None
         self._timer.cancel()
         connection, deflate = self._connection, self._plan.deflate
-        connection.session_id = _session_of(response) or connection.session_id
+        # The session of another origin must not be sent to this one when we come back.
+        if have_same_origin(self._url, self._plan.url):
+            connection.session_id = _session_of(response) or connection.session_id
         if deflate is not None and agreement is not None:
             connection.compress_with(deflate, agreement)
         connection.open(transport, subprotocol=subprotocol)

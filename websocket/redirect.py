@@ -50,12 +50,14 @@ def keep_fields(
     fields: Iterable[tuple[str, str]], source: WebSocketURL, target: WebSocketURL
 ) -> list[tuple[str, str]]:
     """Return the header fields that may go along to a redirect's target."""
-    is_same_origin = (source.is_secure, source.host, source.port) == (
-        target.is_secure,
-        target.host,
-        target.port,
-    )
-    return [field for field in fields if is_same_origin or field[0].lower() not in _CREDENTIALS]
+    if have_same_origin(source, target):
+        return list(fields)
+    return [field for field in fields if field[0].lower() not in _CREDENTIALS]
+
+
+def have_same_origin(one: WebSocketURL, other: WebSocketURL) -> bool:
+    """Tell whether what belongs to the origin of one URL may be sent to the other."""
+    return (one.is_secure, one.host, one.port) == (other.is_secure, other.host, other.port)
 
 
 def _absolute(location: str, url: WebSocketURL) -> str:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from websocket.head_reader import HeadReader
 from websocket.http11 import Response, parse_response
-from websocket.limits import Limits
+from websocket.limits import KIB, Limits
 from websocket.masking import Bytes
+
+# Bytes to look at in one go. What is behind a head is copied: behind each of thousands in one
+# read, that would take longer than all the rest.
+_STEP = 4 * KIB
 
 
 class ResponseReader:
@@ -20,18 +24,17 @@ class ResponseReader:
 
     Args:
         limits: for the sizes of a head; see ``HeadReader``.
+
+    Attributes:
+        leftover: the bytes behind the answer, once ``feed`` has returned it.
     """
 
-    __slots__ = ("_head_reader", "_limits")
+    __slots__ = ("_head_reader", "_limits", "leftover")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._head_reader = HeadReader(limits, is_response=True)
-
-    @property
-    def leftover(self) -> bytes:
-        """Return the bytes behind the answer, once ``feed`` has returned it."""
-        return self._head_reader.leftover
+        self.leftover = b""
 
     def feed(self, data: Bytes) -> Response | None:
         """Take bytes from the peer; call no more once an answer was returned.
@@ -39,9 +42,16 @@ class ResponseReader:
         Raises:
             HandshakeError: status 0, the answer is no HTTP/1.1, or its head is too large.
         """
-        rest = data
+        for at in range(0, len(data), _STEP):
+            response = self._read(data[at : at + _STEP])
+            if response is not None:
+                self.leftover = self._head_reader.leftover + bytes(data[at + _STEP :])
+                return response
+        return None
+
+    def _read(self, data: Bytes) -> Response | None:
         while True:
-            head = self._head_reader.feed(rest)
+            head = self._head_reader.feed(data)
             if head is None:
                 return None
             response = parse_response(head)
@@ -49,5 +59,5 @@ class ResponseReader:
             # for whoever asked for an upgrade.
             if response.status == 101 or response.status >= 200:
                 return response
-            rest = self._head_reader.leftover
+            data = self._head_reader.leftover
             self._head_reader = HeadReader(self._limits, is_response=True)

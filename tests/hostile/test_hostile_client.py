@@ -87,7 +87,7 @@ def test_h122_a_bomb_of_a_server_is_inflated_up_to_the_limit(world: World) -> No
     wire = on_wire(f"c2 7e {size}", bomb, is_masked=False)
     with measured() as memory:
         client.data_received(memoryview(wire))
-    memory.assert_peak_below(client.limits.max_message_size * 9 // 8 + 256 * KIB)
+    memory.assert_peak_below(client.limits.max_message_size + 192 * KIB)
     run_until(world.reactor, lambda: len(script.conversation.frames) >= 4)
     assert client.cause is Cause.MESSAGE_TOO_BIG
     assert client.messages == []

@@ -78,8 +78,8 @@ def test_a_bomb_is_inflated_up_to_the_limit(hostile: Besiege, name: str) -> None
     with measured() as memory:
         for each in frames:
             offender.connection.data_received(memoryview(each))
-    # The buffer of the message grows by an eighth ahead, and is copied when it moves.
-    memory.assert_peak_below(arena.limits.max_message_size * 9 // 8 + 256 * KIB)
+    # Above the limit: what came in, twice, or an eighth that the buffer grows ahead.
+    memory.assert_peak_below(arena.limits.max_message_size + 192 * KIB)
     memory.assert_held_below(64 * KIB)
     arena.stage.settle()
     arena.expect_fail(offender, 1009, Cause.MESSAGE_TOO_BIG)
@@ -233,7 +233,7 @@ def test_odd_compressed_messages_are_delivered(hostile: Besiege, row: Good) -> N
 def test_h85_idle_compressed_connections_cost_little_more_than_plain_ones(
     hostile: Besiege,
 ) -> None:
-    """What 100 cost, so do 5,000: without takeover there is nothing that they share but grows."""
+    """What 50 cost each, so do 5,000: without takeover the compressor is shared."""
     arena = hostile(
         compression=True,
         limits=Limits(max_connections_per_ip=None),
@@ -243,7 +243,7 @@ def test_h85_idle_compressed_connections_cost_little_more_than_plain_ones(
         wire = compressed(HELLO) if fields else frame(FIN | TEXT, b"hello, hello, hello, hello")
         guests = []
         with measured() as memory:
-            for _ in range(100):
+            for _ in range(50):
                 guest = arena.offender(**fields)
                 guest.send([wire])
                 assert guest.connection.send("an answer " * 200)
@@ -255,5 +255,5 @@ def test_h85_idle_compressed_connections_cost_little_more_than_plain_ones(
             guest.leave()
     plain, extra = figures
     if plain is not None and extra is not None:
-        assert (extra - plain) / 100 < 2 * KIB
+        assert (extra - plain) / 50 < 2 * KIB
     arena.check()

@@ -28,8 +28,8 @@ from websocket.opcodes import CloseCode, Opcode
 # The items, and of the error its name, message and close code.
 Reading = tuple[list[tuple[int, Any]], Optional[tuple[str, str, CloseCode]]]
 
-# Small enough for inputs to cross both.
-LIMITS = Limits(max_message_size=300, max_fragments=5)
+# Small enough for inputs to cross both, large enough for both ways of masking.
+LIMITS = Limits(max_message_size=500, max_fragments=5)
 
 _CODES = {
     CloseCode.PROTOCOL_ERROR,
@@ -40,7 +40,7 @@ _CODES = {
 # What is found in the content of a message, not in its frames.
 _CODES_OF_CONTENT = {CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG}
 _KEYS = (b"\x37\xfa\x21\x3d", b"\0\0\0\0", b"\xff\x00\xff\x00")
-_SIZES = (5, 0, 1, 2, 60, 124, 125, 126, 127, 150, 299, 300, 301)
+_SIZES = (5, 0, 1, 2, 60, 124, 125, 126, 127, 399, 400, 499, 500, 501)
 _LETTERS = "az\x00\x7f\u0080\u07ff\u0800\ud7ff\uffff\U00010000\U0010ffff"
 _CLOSES = (b"\x03\xe8", b"", b"\x03", b"\x03\xe8bye", b"\x03\xed", b"\x0f\xa0\xe2\x82", b"\x03\xf6")
 _NOT_TEXT = (b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\xf0\x90")

@@ -90,8 +90,10 @@ _MORE_FIELDS = (
     ": no name",
     "X-Long: " + "y" * 240,
     "Set-Cookie: session=abc; Path=/",
+    "Sec-WebSocket-Protocol: chat.v1",
     "Sec-WebSocket-Extensions: permessage-deflate",
 )
+_TLS_CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 _BEHIND = (b"", b"\x81\x85\x00\x00\x00\x00Hello", b"GET / HTTP/1.1\r\n\r\n", b"\r\n")
 
 DICTIONARY = (
@@ -103,7 +105,7 @@ DICTIONARY = (
     b" HTTP/1.0\r\n",
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\n",
-    b"\x16\x03\x01",
+    _TLS_CLIENT_HELLO,
     b"http://",
     b"%2e%2e/",
     b"%00",
@@ -130,6 +132,8 @@ COOKIE_DICTIONARY = (
 
 def generate_request(source: random.Random) -> bytes:
     """Return a request, most times a right one, and what may stand behind it."""
+    if source.random() < 0.01:
+        return _TLS_CLIENT_HELLO
     method, target = mostly_first(source, _METHODS), mostly_first(source, _TARGETS)
     first_line = f"{method} {target} {mostly_first(source, _VERSIONS)}"
     head = _generate_head(source, first_line, _REQUEST_FIELDS)
