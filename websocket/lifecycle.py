@@ -250,7 +250,7 @@ class Lifecycle(Callbacks):
         assert self._transport is not None
         was_open = self.state is State.OPEN
         self._is_deaf = True
-        logger.info("%r failed with code %d: %s", self, error.close_code, error)
+        logger.debug("%r failed with code %d: %s", self, error.close_code, error)
         self._set_cause(error.cause)
         if was_open:
             self._start_closing(error.cause, error.close_code, str(error))

@@ -33,9 +33,9 @@ from websocket.lifecycle import Lifecycle
 from websocket.limits import Limits
 from websocket.manager import ConnectionManager
 from websocket.opcodes import CloseCode
-from websocket.ratelimit import TokenBucket
+from websocket.ratelimit import BucketTable
 from websocket.session import Session
-from websocket.statistics import StatisticsSnapshot
+from websocket.statistics import MAX_REASONS, StatisticsSnapshot
 from websocket.upgrade import AnyHandler, HTTPResponse, Routes, ServerHandshake
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Server:
         self._on_drained: list[Callable[[], object]] = []
         self._is_in_run = False
         self._is_closed = False
-        self._hints = TokenBucket(1 / 5, 1, self.reactor.time)
+        self._reports = BucketTable(1 / 5, 1, MAX_REASONS)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -337,10 +337,13 @@ class Server:
         for callback in (*done, self._stop_run):
             self.reactor.call_soon(callback)
 
-    def hint(self, text: str) -> None:
-        """Log a hint for the operator, at most one in five seconds."""
-        if self._hints.take(self.reactor.time):
-            logger.info(text)
+    def report(self, kind: str, text: str, *values: object) -> None:
+        """Log what a peer did; of each kind at most one line in five seconds.
+
+        The statistics count all of them: a flood must fill neither the disk nor the log.
+        """
+        if self._reports.take(kind, self.reactor.time):
+            logger.info(text, *values)
 
     # --- details ----------------------------------------------------------------------------
 

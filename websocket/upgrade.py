@@ -138,7 +138,9 @@ class ServerHandshake(Protocol):
                 request = parse_request(head)
                 self._answer(request)
         except TlsClientHello:
-            self._server.hint("a client speaks TLS to a port without it: is it a wss:// URL?")
+            self._server.report(
+                "tls", "a client speaks TLS to a port without it: is it a wss:// URL?"
+            )
             self._outcome = "tls"
             self.abort()
         except HandshakeError as error:
@@ -175,7 +177,13 @@ class ServerHandshake(Protocol):
             response = refusal(error, request)
         self._outcome = str(error.status)
         if error is not _INTERNAL_ERROR:  # that is in the log, with its traceback
-            logger.info("%s: refused with %d: %.200s", self._host, error.status, error.message)
+            self._server.report(
+                self._outcome,
+                "%s: refused with %d: %.200s",
+                self._host,
+                error.status,
+                error.message,
+            )
         self._finish(response)
 
     def abort(self) -> None:
