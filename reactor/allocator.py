@@ -5,8 +5,8 @@ the top of its heap back to it. A program that moves messages of 64 KiB and more
 fresh pages with every message. But glibc adapts: once it has seen a larger block freed, it keeps
 blocks up to that size, and up to twice as much free memory (mallopt(3), M_MMAP_THRESHOLD).
 
-Measured: 40 page faults fewer for an echo of 64 KiB and a third of the time, 300 fewer for 1 MiB and
-a fifth of the time. Other C libraries ignore it; no page of the block is ever touched.
+Measured: 40 page faults fewer for an echo of 64 KiB and a third of the time, 300 fewer for 1 MiB
+and a fifth of the time. Other C libraries ignore it; no page of the block is ever touched.
 """
 
 from __future__ import annotations

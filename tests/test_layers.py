@@ -36,12 +36,19 @@ REACTOR_ROWS = (
 )
 WEBSOCKET_ROWS = (
     Row("opcodes causes errors limits", is_joined=True),
-    Row("frame http11 message masking headers origin key address ratelimit statistics deadlines credentials"),
-    Row("frame_reader frame_writer assembler deflate deflate_codec head_reader handshake handshake_client response_reader"),
+    Row(
+        "frame http11 message masking headers origin key address ratelimit statistics deadlines"
+        " credentials"
+    ),
+    Row(
+        "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader"
+        " handshake handshake_client"
+    ),
     Row("lifecycle* endpoint* callbacks* connection* message_connection*", is_joined=True),
     Row("manager pool session", is_joined=True),
     Row(
-        "server* binding* upgrade* client* tunnel* reconnect* dial* redirect testing*", is_joined=True
+        "server* binding* upgrade* client* tunnel* reconnect* dial* redirect testing*",
+        is_joined=True,
     ),
     Row("__init__ __main__* cli*", is_joined=True),
 )
