@@ -11,9 +11,9 @@ import contextlib
 import errno
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from reactor.errors import ConnectFailed, ReactorClosed
@@ -73,7 +73,11 @@ class Connector:
             self._addresses.append((socket.AF_UNIX, target))
             reactor.call_soon(self._try_next)
         else:
-            reactor.run_in_executor(_look_up, *target, on_done=self._looked_up)
+            # Not in the executor: an application's slow work must not delay connecting, nor a
+            # slow look-up the end of the program. A daemon thread is simply left behind.
+            threading.Thread(
+                target=self._look_up, args=target, name="reactor-look-up", daemon=True
+            ).start()
 
     def cancel(self) -> None:
         """Give up silently. Idempotent; no effect once connected or failed."""
@@ -85,14 +89,23 @@ class Connector:
 
     # --- steps ------------------------------------------------------------------------------
 
-    def _looked_up(self, future: Future[list[tuple[int, Address]]]) -> None:
+    def _look_up(self, host: str, port: int) -> None:
+        """Find the addresses; runs in a thread of its own."""
+        result: list[tuple[int, Address]] | OSError
+        try:
+            result = _look_up(host, port)
+        except OSError as error:
+            result = error
+        with contextlib.suppress(ReactorClosed):  # nobody waits for the result any more
+            self._reactor.call_soon_threadsafe(self._looked_up, result)
+
+    def _looked_up(self, result: list[tuple[int, Address]] | OSError) -> None:
         if self._is_done:
             return
-        error = future.exception()
-        if isinstance(error, OSError):
-            self._causes.append((self._target, error))
+        if isinstance(result, OSError):
+            self._causes.append((self._target, result))
         else:
-            self._addresses.extend(future.result())
+            self._addresses.extend(result)
         self._try_next()
 
     def _try_next(self) -> None:
@@ -200,7 +213,7 @@ class _Attempt(EventHandler):
 
 
 def _look_up(host: str, port: int) -> list[tuple[int, Address]]:
-    """Return the addresses of a host. Blocks: for the executor."""
+    """Return the addresses of a host. Blocks: not for the reactor's thread."""
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (UnicodeError, OverflowError) as error:

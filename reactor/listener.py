@@ -68,8 +68,12 @@ class Listener:
         self._last_report = -inf
         self._open_reserve()
         self._acceptors = [_Acceptor(self, sock) for sock in sockets]
-        for acceptor in self._acceptors:
-            reactor.watch(acceptor, acceptor.sock.fileno(), READ)
+        try:
+            for acceptor in self._acceptors:
+                reactor.watch(acceptor, acceptor.sock.fileno(), READ)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def addresses(self) -> list[Any]:

@@ -7,7 +7,6 @@ import logging
 import selectors
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,24 +28,21 @@ from reactor import (
 TICK = 0.01
 
 
-class HeldExecutor(Executor):
-    """Do the work when the test says so, in the test's thread."""
+class HeldThreads:
+    """Stand in for the module ``threading``: what a thread was to do waits for ``work``."""
 
     def __init__(self) -> None:
-        self._work: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self._started: list[Callable[[], object]] = []
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._work.append((future, lambda: fn(*args, **options)))
-        return future
+    def Thread(  # noqa: N802  # its name there
+        self, *, target: Callable[..., object], args: tuple[Any, ...], name: str, daemon: bool
+    ) -> Any:
+        assert daemon, "it would hold up the end of the program"
+        return SimpleNamespace(start=lambda: self._started.append(lambda: target(*args)))
 
     def work(self) -> None:
-        while self._work:
-            future, function = self._work.pop()
-            try:
-                future.set_result(function())
-            except Exception as error:
-                future.set_exception(error)
+        while self._started:
+            self._started.pop()()
 
 
 class ConnectingSocket(MemorySocket):
@@ -129,8 +125,8 @@ class World(Stage):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.internet = Internet(self.network)
-        self.executor = HeldExecutor()
-        self.reactor._executor = self.executor
+        self.threads = HeldThreads()
+        monkeypatch.setattr("reactor.connector.threading", self.threads)
         module = SimpleNamespace(**vars(socket))
         module.socket = self.internet.socket
         module.getaddrinfo = self.internet.getaddrinfo
@@ -143,7 +139,7 @@ class World(Stage):
         return Connector(self.reactor, self.witness, target, self.failures.append, **options)
 
     def look_up(self) -> None:
-        self.executor.work()
+        self.threads.work()
         self.settle()
 
     @property
@@ -151,7 +147,7 @@ class World(Stage):
         return self.witness.names, len(self.failures)
 
     def assert_nothing_is_left(self) -> None:
-        self.executor.work()
+        self.threads.work()
         self.pass_time(1000)
         assert self.internet.open_sockets == []
         assert self.reactor.next_timeout() is None
@@ -256,7 +252,7 @@ def test_small_writes_are_not_held_back(world: World) -> None:
 def test_a_peer_that_has_reset_already_is_found_out_by_the_first_read(world: World) -> None:
     world.internet.answers = {"192.0.2.1": "accepts"}
     world.connect()
-    world.executor.work()
+    world.threads.work()
     world.reactor.run_once(0)
     (sock,) = world.internet.sockets
     sock.fail("setsockopt", OSError(errno.EINVAL, "invalid argument"))
@@ -384,12 +380,12 @@ def during_the_look_up(world: World) -> None:
 
 
 def with_the_result_of_the_look_up_under_way(world: World) -> None:
-    world.executor.work()
+    world.threads.work()
 
 
 def after_a_failed_look_up(world: World) -> None:
     world.internet.look_up_error = OSError(errno.EIO, "broken")
-    world.executor.work()
+    world.threads.work()
 
 
 def during_the_first_attempt(world: World) -> None:
@@ -405,7 +401,7 @@ def during_the_second_attempt(world: World) -> None:
 
 
 def with_the_answer_under_way(world: World) -> None:
-    world.executor.work()
+    world.threads.work()
     world.reactor.run_once(0)
     assert len(world.internet.open_sockets) == 1
     assert world.outcome == NOTHING
@@ -442,7 +438,7 @@ def test_closing_the_reactor_leaves_no_socket_and_connects_nobody(
     world.connect()
     stage(world)
     world.reactor.close()
-    world.executor.work()
+    world.threads.work()
     assert world.internet.open_sockets == []
     # What had failed already is still told.
     assert world.outcome == (FAILED if stage is after_a_failed_look_up else NOTHING)
@@ -456,7 +452,7 @@ def test_at_every_stage_the_deadline_ends_it_once(
     world.connect()
     stage(world)
     world.pass_time(1000)
-    world.executor.work()
+    world.threads.work()
     world.settle()
     names, failures = world.outcome
     assert len(names) + failures == 1
@@ -504,7 +500,7 @@ def test_a_program_that_ends_when_connected_is_connected_all_the_same(world: Wor
     world.internet.answers = {"192.0.2.1": "accepts"}
     world.witness.hooks["made"] = end
     world.connect()
-    world.executor.work()
+    world.threads.work()
     with pytest.raises(KeyboardInterrupt):
         world.settle()
     world.pass_time(1000)

@@ -93,7 +93,7 @@ def test_limits_do_not_change() -> None:
 def test_a_limit_is_not_negative_and_is_a_number(name: str) -> None:
     for value in (-1, -0.5, math.nan, -math.inf):
         changes: dict[str, Any] = {name: value}
-        with pytest.raises(ValueError, match=f"{name} must be positive, not {value}"):
+        with pytest.raises(ValueError, match=f"{name} must be positive and finite, not {value}"):
             Limits(**changes)
 
 
@@ -103,7 +103,7 @@ def test_zero_is_refused_where_it_would_switch_everything_off(name: str) -> None
     if name in MAY_BE_ZERO:
         assert getattr(Limits(**changes), name) == 0
     else:
-        with pytest.raises(ValueError, match=f"{name} must be positive, not 0"):
+        with pytest.raises(ValueError, match=f"{name} must be positive and finite, not 0"):
             Limits(**changes)
 
 

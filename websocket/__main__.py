@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from reactor import Reactor
+from reactor import Reactor, ReactorClosed
 from websocket.client import connect
 from websocket.connection import Connection
 from websocket.handshake import SAME_ORIGIN, Upgrader
@@ -47,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _UsageError as error:
         print(f"websocket: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"websocket: {error.strerror or error}", file=sys.stderr)
+    except (OSError, UnicodeError) as error:  # a host name may be no name at all
+        print(f"websocket: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 1
     return status
 
@@ -72,7 +73,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_serve)
     parser.add_argument("app", metavar="APP", help="echo, or module:ConnectionSubclass")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="0 for any free one (%(default)s)")
+    parser.add_argument("--port", type=_port, default=8080, help="0 for any free one (%(default)s)")
     parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
     parser.add_argument("--certificate", metavar="FILE", help="speak TLS with this PEM file")
     parser.add_argument("--key", metavar="FILE", help="the key, unless it is in the same file")
@@ -127,6 +128,17 @@ def _limit_type(annotation: str) -> Callable[[str], Any]:
     return read
 
 
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise ValueError(text)
+    return port
+
+
+# argparse shows it: "invalid port value: '99999'".
+_port.__name__ = "port"
+
+
 def _yes_or_no(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(text)
@@ -172,7 +184,7 @@ def _load(app: str) -> type[Connection]:
     if app == "echo":
         return Echo
     module_name, colon, name = app.partition(":")
-    if not (module_name and colon and name):
+    if not (module_name and colon and name) or module_name.startswith("."):
         raise _UsageError(f"APP is echo or module:ConnectionSubclass, not {app!r}")
     # As a script would find it: in the folder where the command was given.
     sys.path.insert(0, os.getcwd())
@@ -227,9 +239,10 @@ def _upgrader(options: argparse.Namespace) -> Upgrader:
 class _Terminal(Connection):
     """Print what arrives."""
 
-    __slots__ = ()
+    __slots__ = ("_room",)
 
     def on_open(self) -> None:
+        self._room = threading.Event()
         print("connected; end of input (Ctrl-D) closes", file=sys.stderr, flush=True)
         threading.Thread(target=self._send_lines, daemon=True).start()
 
@@ -244,6 +257,7 @@ class _Terminal(Connection):
             self.close()
 
     def on_close(self, code: int, reason: str) -> None:
+        self._room.set()
         print(_printable(f"closed: {code} {reason}".rstrip()), file=sys.stderr, flush=True)
         self.reactor.stop()
 
@@ -251,14 +265,31 @@ class _Terminal(Connection):
         print(_printable(f"error: {error}"), file=sys.stderr, flush=True)
         self.reactor.stop()
 
+    def on_writable(self) -> None:
+        self._room.set()
+
     def _send_lines(self) -> None:
-        """Send stdin line by line; runs in a thread of its own."""
-        for line in sys.stdin:
-            self.send(line.rstrip("\r\n"))
-        self.ping(_END_OF_INPUT)
+        """Send stdin line by line, as fast as the server reads; runs in a thread of its own."""
+        try:
+            for line in sys.stdin:
+                self._room.clear()
+                self.send(line.rstrip("\r\n"))
+                self.reactor.call_soon_threadsafe(self._look_for_room)
+                self._room.wait()
+        except ReactorClosed:
+            return
+        finally:
+            self.ping(_END_OF_INPUT)
+
+    def _look_for_room(self) -> None:
+        if not self.is_congested:
+            self._room.set()
 
 
 def _connect(options: argparse.Namespace) -> int:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # What is no text in the terminal's encoding is no reason to stop.
+        sys.stdin.reconfigure(errors="replace")
     with Reactor() as reactor:
         try:
             connection = connect(

@@ -7,8 +7,9 @@ The frame reader reports each data frame as it arrives::
     append(piece)*          some of the payload, unmasked: text is checked at once
     end(head) -> message    the frame is complete: a message, or None when more must follow
 
-Memory: one growing buffer, which exists only while a message is incomplete. However a message
-is cut, its bytes are held once, and nothing is allocated for a length that was only declared.
+Memory: a list of chunks, which exists only while a message is incomplete. Small pieces share a
+chunk, large ones are chunks as they are: however a message is cut, its bytes are held once, with
+next to nothing around them, and nothing is allocated for a length that was only declared.
 
 A message with RSV1 is compressed (RFC 7692): it is inflated piece by piece, and the size limit
 and UTF-8 are judged by what comes out.
@@ -23,7 +24,7 @@ from websocket.causes import Cause
 from websocket.deflate_codec import Inflater
 from websocket.errors import FrameTooLarge, InvalidFrame, InvalidPayload, PolicyViolation
 from websocket.frame import FIN, OPCODE, RSV1
-from websocket.limits import Limits
+from websocket.limits import KIB, Limits
 from websocket.masking import Bytes
 from websocket.opcodes import Opcode
 
@@ -32,6 +33,11 @@ _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 _SURROGATES_BEGIN, _SURROGATES_END = b"\xed\xa0", b"\xee"
 
 Message = Union[str, bytes]
+
+# Smaller pieces are put together: a list of one-byte pieces would take sixty times their size.
+_CHUNK_SIZE = 16 * KIB
+# Stands for the chunks of no message: shared by all idle connections, and never added to.
+_NO_CHUNKS: list[bytes | bytearray] = []
 
 
 class Assembler:
@@ -44,9 +50,10 @@ class Assembler:
     """
 
     __slots__ = (
-        "_buffer",
+        "_chunks",
         "_decoder",
         "_fragments",
+        "_held",
         "_is_compressed",
         "_limits",
         "_size",
@@ -61,7 +68,8 @@ class Assembler:
         self.begun = 0
         self.inflater: Inflater | None = None
         self._is_compressed = False
-        self._buffer: bytearray | None = None
+        self._chunks: list[bytes | bytearray] = _NO_CHUNKS
+        self._held = 0
         self._decoder: codecs.IncrementalDecoder | None = None
         self._fragments = 0
         self._size = 0
@@ -103,7 +111,8 @@ class Assembler:
         if not self.is_open:
             self.is_open = True
             self.begun += 1
-            self._buffer = bytearray()
+            self._chunks = []
+            self._held = 0
             is_text = head & OPCODE == Opcode.TEXT
             self._decoder = _new_utf8_decoder() if is_text else None
             self._is_compressed = bool(head & RSV1)
@@ -127,8 +136,14 @@ class Assembler:
         self._take(piece)
 
     def _take(self, piece: Bytes) -> None:
-        assert self._buffer is not None
-        self._buffer += piece
+        chunks = self._chunks
+        self._held += len(piece)
+        if len(piece) >= _CHUNK_SIZE:
+            chunks.append(bytes(piece))
+        elif chunks and isinstance(chunks[-1], bytearray) and len(chunks[-1]) < _CHUNK_SIZE:
+            chunks[-1] += piece
+        else:
+            chunks.append(bytearray(piece))
         if self._decoder is not None:
             # RFC 6455, 8.1: fail as soon as the octets so far cannot be valid.
             self._check_text(piece, is_final=False)
@@ -147,14 +162,14 @@ class Assembler:
         if self._is_compressed:
             assert self.inflater is not None
             self._take(self.inflater.end(self._room()))
-        assert self._buffer is not None
-        buffer, is_text = self._buffer, self._decoder is not None
+        is_text = self._decoder is not None
         if is_text:
             self._check_text(b"", is_final=True)
+        message = b"".join(self._chunks)
         self._close()
         if is_text:
-            return Opcode.TEXT, buffer.decode()
-        return Opcode.BINARY, bytes(buffer)
+            return Opcode.TEXT, message.decode()
+        return Opcode.BINARY, message
 
     def discard(self) -> None:
         """Forget the message that is incomplete, and whatever the inflater remembers."""
@@ -163,12 +178,11 @@ class Assembler:
             self.inflater.discard()
 
     def _room(self) -> int:
-        assert self._buffer is not None
-        return self._limits.max_message_size - len(self._buffer)
+        return self._limits.max_message_size - self._held
 
     def _close(self) -> None:
         self.is_open = False
-        self._buffer = None
+        self._chunks = _NO_CHUNKS
         self._decoder = None
 
     def _check_text(self, piece: Bytes, *, is_final: bool) -> None:

@@ -14,6 +14,7 @@ from reactor import (
     open_tcp_sockets,
     open_unix_socket,
 )
+from websocket.errors import InvalidState
 
 if TYPE_CHECKING:
     from reactor.tls import ServerTLS
@@ -51,6 +52,7 @@ class Binding:
 
         Raises:
             OSError: the address cannot be bound.
+            InvalidState: the sockets that were given are closed, by an earlier shutdown say.
         """
         return Listener(
             reactor,
@@ -61,6 +63,8 @@ class Binding:
 
     def _open_sockets(self) -> list[socket.socket]:
         if self._sockets is not None:
+            if any(sock.fileno() < 0 for sock in self._sockets):
+                raise InvalidState("the sockets to listen on are closed: make a new server")
             for sock in self._sockets:
                 sock.setblocking(False)
             return list(self._sockets)

@@ -289,6 +289,10 @@ class ClientHandshake(Protocol):
         self._hand_over(response, subprotocol, agreement)
 
     def _follow(self, response: Response, target: WebSocketURL) -> None:
+        if self._plan.unix_path is not None and not have_same_origin(self._url, target):
+            raise HandshakeError(
+                response.status, "the server redirects away from the Unix socket: refused"
+            )
         self._redirects += 1
         if self._redirects > self._plan.max_redirects:
             raise HandshakeError(response.status, "too many redirects")

@@ -17,7 +17,7 @@
     └── InvalidState              misuse by the caller
 
 What a peer does wrong never reaches user code as a raised exception: one place in
-``connection.py`` turns a ``ProtocolError`` into a close frame, and one in ``upgrade.py`` a
+``lifecycle.py`` turns a ``ProtocolError`` into a close frame, and one in ``upgrade.py`` a
 ``HandshakeError`` into an HTTP response.
 """
 

@@ -24,12 +24,15 @@ from websocket.frame import (
     judge_head,
     judge_masking,
 )
+from websocket.limits import KIB
 from websocket.masking import Bytes, apply_mask, rotate_key
 from websocket.opcodes import Opcode
 
 _KEY_SIZE = 4
 _EXTENDED_SIZES = {126: 2, 127: 8}
 _MORE = -1
+# From here on a frame is worth a look before the read that it came in is copied.
+_LARGE = 16 * KIB
 
 
 class FrameReader:
@@ -86,6 +89,8 @@ class FrameReader:
         try:
             if self._missing:
                 data = self._continue(data, items)
+            if not self._rest and len(data) >= _LARGE:
+                data = self._read_large(data, items)
             if len(data):
                 self._read(self._rest + data, items)
         except ProtocolError as error:
@@ -107,6 +112,16 @@ class FrameReader:
         else:
             self._end(self._head, items)
         return data
+
+    def _read_large(self, data: Bytes, items: list[tuple[int, Message]]) -> Bytes:
+        """Read the large frames at the beginning without copying them; return what follows."""
+        view = memoryview(data)
+        while len(view) >= _LARGE and not self.is_finished:
+            field = view[1] & ~MASK
+            if field < 126 or (field == 126 and (view[2] << 8 | view[3]) < _LARGE):
+                break
+            view = view[self._read_frame(view, 0, items) :]
+        return view
 
     def _read(self, data: bytes, items: list[tuple[int, Message]]) -> None:
         """Read the frames in ``data``, which begins with the first octet of one."""
@@ -148,7 +163,7 @@ class FrameReader:
                 break
         self._rest = data[at:]
 
-    def _read_frame(self, data: bytes, at: int, items: list[tuple[int, Message]]) -> int:
+    def _read_frame(self, data: Bytes, at: int, items: list[tuple[int, Message]]) -> int:
         """Read one frame of any kind; return where it ends, or ``_MORE``."""
         head, second = data[at], data[at + 1]
         field = second & ~MASK
@@ -169,11 +184,11 @@ class FrameReader:
         start = key_at + (_KEY_SIZE if self._mask_bit else 0)
         if start > len(data) or (is_control and start + length > len(data)):
             return _MORE
-        self._take(head, length, data[key_at:start], data[start : start + length], items)
+        self._take(head, length, bytes(data[key_at:start]), data[start : start + length], items)
         return min(start + length, len(data))
 
     def _take(
-        self, head: int, length: int, key: bytes, piece: bytes, items: list[tuple[int, Message]]
+        self, head: int, length: int, key: bytes, piece: Bytes, items: list[tuple[int, Message]]
     ) -> None:
         """Take a frame with a complete header, and of its payload what has arrived."""
         opcode = head & OPCODE

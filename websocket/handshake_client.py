@@ -1,7 +1,8 @@
 """The opening handshake, the client's half: ask, judge the answer (RFC 6455, 4.1).
 
 For: ws and wss URLs, the request that asks for an upgrade, and the rules for what a server may
-answer. Not for: connecting, TLS, redirects, retries (``client.py``).
+answer. Not for: connecting, TLS, redirects, retries (``client.py``,
+``redirect.py``, ``reconnect.py``).
 
     parse_url -> WebSocketURL -> build_request -> bytes
     Response  -> judge_response -> the subprotocol that was agreed on

@@ -12,6 +12,7 @@ where its type allows it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from typing import Any
 
 KIB = 1024
@@ -111,8 +112,8 @@ class Limits:
                 if not str(limit.type).endswith("None"):
                     raise ValueError(f"{limit.name} cannot be switched off: give a large number")
             # In these words not-a-number fails, too.
-            elif not (value > 0 or (value == 0 and limit.name in _MAY_BE_ZERO)):
-                raise ValueError(f"{limit.name} must be positive, not {value!r}")
+            elif not (0 < value < inf or (value == 0 and limit.name in _MAY_BE_ZERO)):
+                raise ValueError(f"{limit.name} must be positive and finite, not {value!r}")
 
     @classmethod
     def public(cls, **changes: Any) -> Limits:

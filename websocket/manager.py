@@ -126,7 +126,7 @@ class ConnectionManager:
 
         Args:
             slot: what ``admit`` returned.
-            reason: the HTTP status of the answer, or a word such as "timeout" or "eof".
+            reason: the HTTP status of the answer, or a word such as "eof" or "tls".
         """
         if self.pool.release(slot):
             self.counters.count_failed(reason)

@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from reactor import Listener, Reactor, Timer
@@ -211,12 +211,17 @@ class Server:
     def adopt(self, sock: socket.socket, received: bytes = b"") -> None:
         """Take over a connection that another HTTP server has accepted.
 
+        From another thread: ``reactor.call_soon_threadsafe(server.adopt, sock, received)``.
+
         Args:
             sock: connected; the server owns it from here on.
             received: what has been read from it, from the first byte of the request on; with
                 TLS nothing can have been.
         """
         sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):  # reset already: the first read will say so
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             peername = sock.getpeername()
         except OSError:

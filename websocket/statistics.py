@@ -51,7 +51,7 @@ class StatisticsSnapshot(NamedTuple):
         accepted: streams accepted since the start, refused ones included.
         handshaking: streams whose opening handshake goes on now.
         failed: streams that ended before they were open.
-        failed_by_reason: the same by HTTP status ("429") or word ("timeout", "eof").
+        failed_by_reason: the same by HTTP status ("429") or word ("eof", "tls").
         http: streams that carried a plain HTTP request instead.
         opened: connections that were opened.
         active: connections that are open now.

@@ -22,7 +22,7 @@ from reactor import Protocol, Timer, Transport
 from websocket.connection import Connection
 from websocket.deflate import Deflate
 from websocket.errors import HandshakeError
-from websocket.handshake import Upgrade, accept_response, is_upgrade, refusal
+from websocket.handshake import Upgrade, Upgrader, accept_response, is_upgrade, refusal
 from websocket.head_reader import HeadReader, TlsClientHello
 from websocket.headers import parse_extensions
 from websocket.http11 import Request, build_response, parse_request
@@ -247,7 +247,7 @@ class ServerHandshake(Protocol):
         upgrade = server.upgrader.judge(
             request,
             is_secure=server.is_secure,
-            subprotocols=connection_class.subprotocols if connection_class else None,
+            subprotocols=_subprotocols(connection_class, server.upgrader),
             allow=server.allow,
         )
         if connection_class is None:
@@ -310,6 +310,12 @@ def _compress(deflate: Deflate | None, connection: Connection, request: Request)
     agreement, answer = accepted
     connection.compress_with(deflate, agreement)
     return answer
+
+
+def _subprotocols(connection_class: type[Connection] | None, upgrader: Upgrader) -> Sequence[str]:
+    """Return what a route speaks: first what its class says, then the server's own."""
+    own = () if connection_class is None else connection_class.subprotocols
+    return (*own, *upgrader.subprotocols)
 
 
 def host_of(peername: Any) -> str:
