@@ -210,7 +210,10 @@ def test_ctrl_c_closes_the_client_in_an_orderly_way(echo: Served) -> None:
         (["serve", "no_such_module:X"], "there is no module 'no_such_module' here"),
         (["serve", "app:Missing"], "the module 'app' has no 'Missing'"),
         (["serve", "app:Unrelated"], "app:Unrelated is no subclass of websocket.Connection"),
-        (["serve", "echo", "--max-fragments", "0"], "max_fragments must be positive and finite, not 0"),
+        (
+            ["serve", "echo", "--max-fragments", "0"],
+            "must be positive and finite, not 0",
+        ),
         (["serve", "echo", "--origin", "x"], "--origin or --allowed-host is not of the form"),
         (["serve", "echo", "--key", "app.py"], "--key needs --certificate"),
         (["serve", "echo", "--certificate", "missing.pem"], "--certificate or --key: "),

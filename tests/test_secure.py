@@ -434,6 +434,10 @@ def choosy(reactor: Reactor) -> Server:
 def test_a_client_with_a_certificate_is_let_in(reactor: Reactor, choosy: Server) -> None:
     client = opened(reactor, secure_url(choosy), tls=personal_context("client"))
     exchange(reactor, client, "hello")
+    request = choosy.connections[0].request
+    assert request is not None
+    assert request.peer_certificate is not None
+    assert "subject" in request.peer_certificate
 
 
 @pytest.mark.parametrize("name", [None, "stranger", "expired"])

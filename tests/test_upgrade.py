@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -758,3 +760,30 @@ def test_a_client_whose_authentication_shuts_the_server_down_is_opened_and_close
     stage.settle()
     assert peer.sees_end
     check_at_rest(stage, server)
+
+
+def test_hooks_are_told_who_asks(stage: Stage) -> None:
+    seen: list[Any] = []
+
+    def authenticate(request: Request) -> str:
+        seen.append((request.remote_address, request.peer_certificate))
+        return "ann"
+
+    server = stage.server(authenticate=authenticate)
+    stage.open_client(server, host="203.0.113.9")
+    assert seen == [(("203.0.113.9", 50_000), None)]
+
+
+@pytest.mark.parametrize("request_line", ["GET / HTTP/1.1", "POST / HTTP/1.1"])
+def test_answers_carry_the_date(stage: Stage, request_line: str) -> None:
+    request = f"{request_line}\r\nHost: example.com\r\n\r\n".encode()
+    date = header(read_head(stage.client(stage.server(), request)), "Date")
+    assert date is not None
+    assert parsedate_to_datetime(date).utcoffset() == timedelta(0)
+
+
+def test_the_subprotocols_of_the_upgrader_serve_every_class(stage: Stage) -> None:
+    server = stage.server(upgrader=Upgrader(subprotocols=["chat.v1"]))
+    peer = stage.client(server, upgrade_request(Sec_WebSocket_Protocol="chat.v2, chat.v1"))
+    assert header(read_head(peer), "Sec-WebSocket-Protocol") == "chat.v1"
+    assert server.connections[0].subprotocol == "chat.v1"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from websocket.errors import HandshakeError
@@ -68,6 +69,9 @@ class Request:
         http_version: "1.0" or "1.1".
         headers: the fields.
         authority: host and port that were asked for; None in HTTP/1.0 without Host.
+        remote_address: the peer's address, as sockets give it; None where nobody set it.
+        peer_certificate: the client's certificate, as ``ssl.SSLSocket.getpeercert`` gives it;
+            None without TLS or without a certificate.
     """
 
     __slots__ = (
@@ -78,7 +82,9 @@ class Request:
         "http_version",
         "method",
         "path",
+        "peer_certificate",
         "query",
+        "remote_address",
         "target",
     )
 
@@ -99,6 +105,8 @@ class Request:
         self.http_version = http_version
         self.headers = headers
         self.authority = authority
+        self.remote_address: Any = None
+        self.peer_certificate: dict[str, Any] | None = None
         self._query_parameters: dict[str, list[str]] | None = None
         self._cookies: dict[str, str] | None = None
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from reactor import Protocol, Timer, Transport
@@ -136,6 +137,7 @@ class ServerHandshake(Protocol):
             head = self._head_reader.feed(data)
             if head is not None:
                 request = parse_request(head)
+                self._introduce(request)
                 self._answer(request)
         except TlsClientHello:
             self._server.report(
@@ -169,12 +171,12 @@ class ServerHandshake(Protocol):
         if self._outcome is not None:
             return
         try:
-            response = refusal(error, request)
+            response = refusal(error, request, _date())
         except Exception:
             # The application's own error: a status that is none, a header that breaks the answer.
             logger.exception("%s: cannot send the refusal %.200r", self._host, error)
             error = _INTERNAL_ERROR
-            response = refusal(error, request)
+            response = refusal(error, request, _date())
         self._outcome = str(error.status)
         if error is not _INTERNAL_ERROR:  # that is in the log, with its traceback
             self._server.report(
@@ -218,6 +220,12 @@ class ServerHandshake(Protocol):
 
     # --- answering --------------------------------------------------------------------------
 
+    def _introduce(self, request: Request) -> None:
+        """Say who asks, for the hooks of the application."""
+        assert self._transport is not None
+        request.remote_address = self._transport.get_extra_info("peername")
+        request.peer_certificate = self._transport.get_extra_info("peercert") or None
+
     def _answer(self, request: Request) -> None:
         if is_upgrade(request):
             self._upgrade(request)
@@ -233,7 +241,7 @@ class ServerHandshake(Protocol):
             body = body.encode()
         encoded = build_response(
             response.status,
-            response.headers,
+            [*_date(), *response.headers],
             body,
             http_version=request.http_version,
             is_head=request.method == "HEAD",
@@ -310,6 +318,11 @@ def _compress(deflate: Deflate | None, connection: Connection, request: Request)
     agreement, answer = accepted
     connection.compress_with(deflate, agreement)
     return answer
+
+
+def _date() -> tuple[tuple[str, str]]:
+    """Return the Date field; RFC 9110, 6.6.1: to be sent by a server that has a clock."""
+    return (("Date", formatdate(usegmt=True)),)
 
 
 def _subprotocols(connection_class: type[Connection] | None, upgrader: Upgrader) -> Sequence[str]:
