@@ -149,7 +149,8 @@ class Run:
                 self._test_client()
         except RunFailed as error:
             return str(error)
-        return ""
+        # Twisted ends with status 0 also when a signal has ended it.
+        return "" if self._out.joinpath("index.json").exists() else "the suite wrote no report"
 
     def _test_server(self) -> None:
         port = find_free_port()
