@@ -844,3 +844,14 @@ def test_h85_five_thousand_idle_connections_cost_little() -> None:
         tracemalloc.stop()
     # zlib's memory is traced, too: 40 KB for an inflater that is kept would show.
     assert current / len(connections) < 512
+
+
+@pytest.mark.parametrize("agreement", [NO_TAKEOVER, TAKEOVER])
+@pytest.mark.parametrize("size", [8_192, 8_193, 8_227, 8_450])
+def test_h78_a_bare_final_block_is_the_end_even_where_it_waits_behind_a_full_step(
+    agreement: Agreement, size: int
+) -> None:
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    message = stream.compress(b"a" * size) + stream.flush(zlib.Z_FINISH)
+    for pieces in every_split(message):
+        assert receive(new_inflater(agreement), pieces) == b"a" * size

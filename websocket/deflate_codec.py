@@ -164,13 +164,13 @@ class Inflater:
 
     def _inflate(self, data: Bytes, room: int, parts: list[bytes]) -> int:
         """Append to ``parts`` what ``data`` holds; return the room that is left."""
-        # What did not fit may wait inside zlib when all input is consumed. It comes out before
-        # the next octet is looked at, at the latest before those of the tail.
-        while len(data) > 0:
+        is_pending = len(data) > 0
+        while is_pending:
             stream = self._stream or self._new_stream()
+            # Never 0, which would mean no limit at all.
+            max_length = max(1, min(_STEP, room + 1))
             try:
-                # Never 0, which would mean no limit at all.
-                part = stream.decompress(data, max(1, min(_STEP, room + 1)))
+                part = stream.decompress(data, max_length)
             except zlib.error:
                 raise InvalidPayload("compressed data is malformed") from None
             if part:
@@ -181,6 +181,9 @@ class Inflater:
             if stream.eof:
                 data = stream.unused_data
                 self._end_stream()
+            # What did not fit may wait inside zlib when all input is consumed; and behind it the
+            # end of a final block, which must not be looked for in the tail.
+            is_pending = len(data) > 0 or (len(part) == max_length and not stream.eof)
         return room
 
     def _take(self, part: bytes, room: int) -> None:
