@@ -15,7 +15,7 @@ from reactor.event_handler import READ, WRITE, EventHandler
 from reactor.listener import Listener
 from reactor.loop import Reactor
 from reactor.protocol import Protocol
-from reactor.sockets import open_tcp_sockets, open_unix_socket
+from reactor.sockets import open_tcp_sockets, open_unix_socket, send_at_once
 from reactor.transport import Transport
 from reactor.wheel import Timer, TimerWheel
 
@@ -36,4 +36,5 @@ __all__ = [
     "Transport",
     "open_tcp_sockets",
     "open_unix_socket",
+    "send_at_once",
 ]

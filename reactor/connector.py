@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from reactor.errors import ConnectFailed, ReactorClosed
 from reactor.event_handler import WRITE, EventHandler
 from reactor.protocol import Protocol
+from reactor.sockets import send_at_once
 from reactor.transport import Transport
 
 if TYPE_CHECKING:
@@ -139,9 +140,7 @@ class Connector:
         """Hand the connected socket over to a transport."""
         self._attempt = None
         self.cancel()
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):  # reset already: the first read will say so
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(sock)
         try:
             self._transport_factory(self._reactor, sock, self._protocol, address).start()
         except Exception as error:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from reactor.event_handler import READ, EventHandler
 from reactor.protocol import Protocol
+from reactor.sockets import send_at_once
 from reactor.transport import Transport
 
 if TYPE_CHECKING:
@@ -113,10 +114,7 @@ class Listener:
 
     def _welcome(self, sock: socket.socket, peername: Any) -> None:
         sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):  # reset already: the first read will say so
-                # Writes are gathered here already; Nagle's algorithm would only add delay.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(sock)
         try:
             protocol = self._protocol_factory()
         except BaseException as error:

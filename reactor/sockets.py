@@ -57,6 +57,13 @@ def open_tcp_sockets(
     return sockets
 
 
+def send_at_once(sock: socket.socket) -> None:
+    """Switch Nagle's algorithm off on a TCP socket: the transport gathers writes already."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):  # reset already: the first read will say so
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def _listen(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.socket:
     with contextlib.ExitStack() as on_error:
         sock = on_error.enter_context(socket.socket(family, socket.SOCK_STREAM))

@@ -15,10 +15,10 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from reactor import Listener, Reactor, Timer
+from reactor import Listener, Reactor, Timer, send_at_once
 from websocket.binding import Binding
 from websocket.causes import Cause
 from websocket.connection import Connection
@@ -219,9 +219,7 @@ class Server:
                 TLS nothing can have been.
         """
         sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            with suppress(OSError):  # reset already: the first read will say so
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(sock)
         try:
             peername = sock.getpeername()
         except OSError:
