@@ -21,6 +21,7 @@ Not for: coroutines. See ``asyncio`` for those; ``Reactor.fileno`` lets its loop
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
 import threading
@@ -33,6 +34,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from reactor.allocator import keep_large_blocks
+from reactor.epoll import default_selector
 from reactor.errors import ReactorClosed, ReactorRunning
 from reactor.event_handler import READ, EventHandler
 from reactor.signals import Signals, orderly_interrupt, wake_on_signals
@@ -69,13 +71,17 @@ class Reactor:
     Attributes:
         time: the clock's value at the end of the last wait. What happens in one turn of the
             loop happens at one time. Read only.
+        thread_id: of the thread that owns the reactor, as ``threading.get_ident`` gives it.
+            Read only.
         receive_buffer: the one buffer into which every transport reads. A transport hands a
             view of it on and the view dies with the callback.
+        flush_soon: takes a ``Flushable`` and calls its ``flush`` once, at the end of the
+            present turn or in the next. Own thread only.
     """
 
     def __init__(
         self,
-        selector: Callable[[], selectors.BaseSelector] = selectors.DefaultSelector,
+        selector: Callable[[], selectors.BaseSelector] = default_selector,
         *,
         clock: Callable[[], float] = time.monotonic,
         tick: float = 0.01,
@@ -88,9 +94,11 @@ class Reactor:
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._handed_over: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._unflushed: deque[Flushable] = deque()
+        # Called for every message: as the method itself, without a frame around it.
+        self.flush_soon: Callable[[Flushable], None] = self._unflushed.append
         self._handlers: dict[int, EventHandler] = {}
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
-        self._thread_id = threading.get_ident()
+        self.thread_id = threading.get_ident()
         self._is_in_turn = False
         self._is_stopping = False
         self._is_closed = False
@@ -133,7 +141,7 @@ class Reactor:
         """
         self._check_idle()
         self._is_in_turn = True
-        self._thread_id = threading.get_ident()
+        self.thread_id = threading.get_ident()
         try:
             events = self._select(timeout)
             self.time = self._clock()
@@ -193,7 +201,7 @@ class Reactor:
         # Before anything else: a signal that came later would find the reactor closed.
         self._signals.remove_all()
         self._is_closed = True
-        self._thread_id = threading.get_ident()
+        self.thread_id = threading.get_ident()
         try:
             for handler in self._guests():
                 self._call(handler.abort, ())
@@ -251,7 +259,7 @@ class Reactor:
 
     def is_own_thread(self) -> bool:
         """Tell whether the calling thread owns the reactor. May be called from any thread."""
-        return threading.get_ident() == self._thread_id
+        return threading.get_ident() == self.thread_id
 
     def run_in_executor(
         self,
@@ -325,7 +333,14 @@ class Reactor:
         elif not handler.interest:
             self._selector.register(handler.fd, interest, handler)
         else:
-            self._selector.modify(handler.fd, interest, handler)
+            try:
+                self._selector.modify(handler.fd, interest, handler)
+            except BaseException:
+                # Some selectors forget what they could not change, and some do not.
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(handler.fd)
+                handler.interest = 0
+                raise
         handler.interest = interest
 
     def unwatch(self, handler: EventHandler) -> None:
@@ -333,10 +348,6 @@ class Reactor:
         self.set_interest(handler, 0)
         self._handlers.pop(handler.fd, None)
         handler.fd = -1
-
-    def flush_soon(self, flushable: Flushable) -> None:
-        """Call ``flushable.flush()`` once, at the end of the present turn or in the next."""
-        self._unflushed.append(flushable)
 
     # --- the parts of a turn ----------------------------------------------------------------
 

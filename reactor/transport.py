@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from reactor.event_handler import READ, WRITE, EventHandler
 from reactor.protocol import Protocol
+from reactor.sockets import close_socket
 
 if TYPE_CHECKING:
     from reactor.loop import Reactor
@@ -63,6 +64,7 @@ class Transport(EventHandler):
         "_high",
         "_is_blocked",
         "_is_closing",
+        "_is_ending",
         "_is_pausing",
         "_is_reading",
         "_low",
@@ -90,6 +92,8 @@ class Transport(EventHandler):
         self._is_pausing = False
         self._is_closing = False
         self._eof_is_pending = False
+        # Either of the two: nothing more can be written.
+        self._is_ending = False
 
     def start(self) -> None:
         """Watch the socket and call ``connection_made``; if that raises, the transport ends.
@@ -101,7 +105,7 @@ class Transport(EventHandler):
         try:
             self._reactor.watch(self, self._socket.fileno(), READ)
         except BaseException:
-            self._socket.close()
+            close_socket(self._socket)
             raise
         try:
             self._protocol.connection_made(self)
@@ -163,32 +167,21 @@ class Transport(EventHandler):
     def on_ready(self, mask: int) -> None:
         """Read once, or send once, or both."""
         if mask & READ:
-            self._read()
+            buffer = self._reactor.receive_buffer
+            try:
+                size = self._socket.recv_into(buffer)
+            except _WOULD_BLOCK:
+                pass
+            except OSError as error:
+                self._shut(error)
+                return
+            else:
+                if size:
+                    self._protocol.buffer_received(buffer, size)
+                else:
+                    self._read_eof()
         if mask & WRITE and self._is_blocked:
             self.flush()
-
-    def _read(self) -> None:
-        buffer = self._reactor.receive_buffer
-        try:
-            count = self._socket.recv_into(buffer)
-        except _WOULD_BLOCK:
-            return
-        except OSError as error:
-            self._shut(error)
-            return
-        self._receive(count)
-
-    def _receive(self, count: int) -> None:
-        """Hand on what was read into the shared buffer; nothing read is the end of the stream."""
-        if not count:
-            self._read_eof()
-            return
-        data = self._reactor.receive_buffer[:count]
-        try:
-            self._protocol.data_received(data)
-        finally:
-            # A view that somebody kept is dead from here on: better than silently other bytes.
-            data.release()
 
     def _read_eof(self) -> None:
         self._has_eof = True
@@ -206,22 +199,27 @@ class Transport(EventHandler):
         """
         self.writelines((data if type(data) is bytes else bytes(data),))
 
-    def writelines(self, buffers: tuple[bytes, ...] | list[bytes]) -> None:
+    def writelines(self, buffers: tuple[bytes, ...] | list[bytes]) -> int:
         """Send several buffers after all that was written before, without joining large ones.
 
         Args:
             buffers: immutable bytes. Ignored when the transport is closing.
+
+        Returns:
+            The bytes that were taken: all, or none when the transport is closing.
         """
-        if self._is_closing or self._eof_is_pending:
-            return
-        if not self._buffers:
+        if self._is_ending:
+            return 0
+        waiting = self._buffers
+        if not waiting:
             # Otherwise a flush is under way already: at the end of the turn, or when writable.
             self._reactor.flush_soon(self)
-        for buffer in buffers:
-            self._buffers.append(buffer)
-            self._buffered += len(buffer)
+        waiting += buffers
+        size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+        self._buffered += size
         if self._buffered > self._high:
             self._press()
+        return size
 
     def set_write_buffer_limits(self, high: int, low: int | None = None) -> None:
         """Set the watermarks.
@@ -245,22 +243,28 @@ class Transport(EventHandler):
         self._end_writing()
 
     def _end_writing(self) -> None:
-        if self._is_closing or self._eof_is_pending:
+        if self._is_ending:
             return
-        self._eof_is_pending = True
+        self._eof_is_pending = self._is_ending = True
         if not self._buffers:
             self._shutdown_write()
 
     def flush(self) -> None:
         """Send what waits, in one system call; what the socket does not take stays."""
-        if not self._buffers:
+        buffers = self._buffers
+        if not buffers:
             return
         try:
-            sent = self._send()
+            sent = self._send(buffers)
         except _WOULD_BLOCK:
             sent = 0
         except OSError as error:
             self._shut(error)
+            return
+        if sent == self._buffered and not (self._is_blocked or self._is_pausing or self._is_ending):
+            # Nearly always: all of it at the first attempt, and nothing waited for that.
+            buffers.clear()
+            self._buffered = 0
             return
         self._drop_sent(sent)
         self._is_blocked = self._buffered > 0
@@ -284,14 +288,13 @@ class Transport(EventHandler):
                 logger.exception("pause_writing of %r raised", self._protocol)
                 self._shut(error)
 
-    def _send(self) -> int:
-        buffers = self._buffers
+    def _send(self, buffers: list[Buffer]) -> int:
         if len(buffers) == 1:
             return self._socket.send(buffers[0])
         if self._buffered > _JOIN_LIMIT and _HAS_SENDMSG:
             return self._socket.sendmsg(buffers[:_MAX_GATHERED])
         joined = b"".join(buffers)
-        self._buffers = [joined]
+        buffers[:] = [joined]
         return self._socket.send(joined)
 
     def _drop_sent(self, sent: int) -> None:
@@ -332,7 +335,7 @@ class Transport(EventHandler):
         """
         if self._is_closing:
             return
-        self._is_closing = True
+        self._is_closing = self._is_ending = True
         if self._buffers:
             self._update_interest()
         else:
@@ -365,7 +368,7 @@ class Transport(EventHandler):
         For a second layer on the same stream, such as TLS behind a proxy. What waits to be
         sent is lost: call it when nothing does.
         """
-        self._is_closing = True
+        self._is_closing = self._is_ending = True
         self._buffers = []
         self._buffered = 0
         self._reactor.unwatch(self)
@@ -382,11 +385,11 @@ class Transport(EventHandler):
     def _shut(self, error: Exception | None) -> None:
         if self.fd < 0:
             return
-        self._is_closing = True
+        self._is_closing = self._is_ending = True
         self._buffers = []
         self._buffered = 0
         self._reactor.unwatch(self)
-        self._socket.close()
+        close_socket(self._socket)
         self._reactor.call_soon(self._lose, error)
 
     def _lose(self, error: Exception | None) -> None:
@@ -398,7 +401,13 @@ class Transport(EventHandler):
         interest = READ if self.is_reading() else 0
         if self._is_blocked:
             interest |= WRITE
-        self._reactor.set_interest(self, interest)
+        self._want(interest)
+
+    def _want(self, interest: int) -> None:
+        try:
+            self._reactor.set_interest(self, interest)
+        except OSError as error:  # the system has no memory for it
+            self._shut(error)
 
 
 class _Discarder(Protocol):

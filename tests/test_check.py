@@ -9,6 +9,7 @@ from pathlib import Path
 import check
 import interpreters
 import pytest
+import sanitize
 from interpreters import Interpreter
 from results import Counts, Result, one_line, parse_counts, table, total
 
@@ -21,6 +22,7 @@ BROKEN = Result("py310", "CPython 3.10.1", "failed", 3.0, Counts(passed=37, fail
 LINT = Result("lint", "CPython 3.10.1", "failed", 1.0)
 MISSING = Result("py313", "", "missing")
 ABSENT = Result("autobahn", "no Python 2.7", "not here")
+UNSANITIZED = Result("speedups", "no sanitizers", "not here")
 
 
 # --- interpreters -------------------------------------------------------------------------------
@@ -119,25 +121,34 @@ def test_what_was_required_and_did_not_run_is_missing() -> None:
     assert check.missing(["py39", "py313"], [PASSED, LINT]) == [MISSING]
 
 
-@pytest.mark.parametrize("is_here", [True, False])
-def test_autobahn_is_run_where_there_is_a_python_2_7(
-    monkeypatch: pytest.MonkeyPatch, is_here: bool
+@pytest.mark.parametrize(
+    ("runtime", "python27", "found"),
+    [
+        (None, None, []),
+        ("/usr/lib/libasan.so", None, ["speedups"]),
+        (None, "/usr/bin/python2.7", ["autobahn"]),
+        ("/usr/lib/libasan.so", "/usr/bin/python2.7", ["speedups", "autobahn"]),
+    ],
+)
+def test_what_takes_sanitizers_or_a_python_2_7_is_run_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, runtime: str | None, python27: str | None, found: list[str]
 ) -> None:
-    python = "/usr/bin/python2.7" if is_here else None
-    monkeypatch.setattr(interpreters, "find_python27", lambda environment, home: python)
-    assert check.found_autobahn() == (["autobahn"] if is_here else [])
+    monkeypatch.setattr(sanitize, "find_runtime", lambda: runtime)
+    monkeypatch.setattr(interpreters, "find_python27", lambda environment, home: python27)
+    assert list(check.found_special()) == found
 
 
 @pytest.mark.parametrize(
     ("results", "expected"),
     [
-        ([PASSED], [ABSENT]),
-        ([PASSED, Result("autobahn", "", "passed")], []),
-        ([PASSED, Result("autobahn", "", "missing")], []),
+        ([PASSED], [UNSANITIZED, ABSENT]),
+        ([PASSED, Result("autobahn", "", "passed")], [UNSANITIZED]),
+        ([PASSED, Result("speedups", "", "failed")], [ABSENT]),
+        ([Result("speedups", "", "missing"), Result("autobahn", "", "missing")], []),
     ],
-    ids=["not run", "run", "required"],
+    ids=["neither run", "one run", "the other run", "both required"],
 )
-def test_autobahn_is_not_here_unless_it_ran_or_was_required(
+def test_what_is_special_is_not_here_unless_it_ran_or_was_required(
     results: list[Result], expected: list[Result]
 ) -> None:
     assert check.not_here(results) == expected
@@ -255,12 +266,12 @@ def test_the_last_line_is_the_sum_and_the_status_tells_success(
 def test_all_environments_run_and_results_keep_their_order(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(name: str, wheel: Path, executables: list[str]) -> Result:
+    def run(name: str, package: Path, executables: list[str]) -> Result:
         assert executables == [PY310.executable]
         return Result(name, "", "passed")
 
     monkeypatch.setattr(check, "run_environment", run)
-    results = check.run_all(["py310", "lint"], Path("a.whl"), {"py310": PY310}, jobs=2)
+    results = check.run_all(["py310", "lint"], Path("a.tar.gz"), {"py310": PY310}, jobs=2)
     assert [result.environment for result in results] == ["py310", "lint"]
     assert sorted(line.split()[0] for line in capsys.readouterr().out.splitlines()) == [
         "lint",

@@ -5,11 +5,13 @@
     python3 tools/check.py --require py39,py310 fail unless these ran
 
 All it needs is a POSIX system with one Python from 3.9 on: tox is installed into a virtual
-environment of its own. One wheel is built, and each environment runs in a tox process of its own,
-some at a time. Whatever is written is in ``.tox/`` of the checkout; the whole output of each
-environment is in ``.tox/check/logs/``, and of those that fail also on the screen.
+environment of its own. One source distribution is built, from which each environment installs for
+its own Python, and each runs in a tox process of its own, some at a time. Whatever is written is
+in ``.tox/`` of the checkout; the whole output of each environment is in ``.tox/check/logs/``, and
+of those that fail also on the screen.
 
-The environment ``autobahn`` takes a Python 2.7 and is reported as "not here" where there is none.
+Two environments take what not every machine has, and are reported as "not here" without it:
+``speedups`` gcc with its sanitizers, ``autobahn`` a Python 2.7.
 
 The last line reads ``N passed, N failed`` and counts the tests of all environments. The exit
 status is 0 when everything passed, 1 when something failed, 2 when nothing could be run.
@@ -25,11 +27,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import interpreters
+import sanitize
 from interpreters import Interpreter
 from results import NOT_HERE, Result, one_line, parse_counts, table, total
 
@@ -41,9 +44,10 @@ PYTHON = str(VENV / "bin" / "python")
 
 # What is needed here, and no more: tox.ini says what the checks need.
 REQUIREMENTS = ("tox>=4.22,<5", "build>=1,<2")
-AFTER_THE_TESTS = ("lint", "coverage", "interop")
-# After these, where there is a Python 2.7: the test suite that it runs knows no other.
-AUTOBAHN = "autobahn"
+AFTER_THE_TESTS = ("pure", "lint", "coverage", "interop")
+# After these, where there is what they take; else that is what the table says.
+SPEEDUPS, AUTOBAHN = "speedups", "autobahn"
+LACKS = {SPEEDUPS: "no sanitizers", AUTOBAHN: "no Python 2.7"}
 # A hanging environment must not hang the whole run.
 TIMEOUT = 15 * 60.0
 
@@ -58,22 +62,25 @@ def main(arguments: Sequence[str]) -> int:
     try:
         found = interpreters.find_interpreters()
         print("found:", ", ".join(map(str, found.values())), flush=True)
-        environments = select([*found, *AFTER_THE_TESTS, *found_autobahn()], options.env)
+        environments = select([*found, *AFTER_THE_TESTS, *found_special()], options.env)
         prepare_tox()
-        wheel = build_wheel()
+        package = build_package()
     except CannotCheck as error:
         print(f"check: {error}", file=sys.stderr)
         return 2
-    results = run_all(environments, wheel, found, options.jobs)
+    results = run_all(environments, package, found, options.jobs)
     results += missing(options.require, results)
     if not options.env:
         results += not_here(results)
     return report(results)
 
 
-def found_autobahn() -> list[str]:
-    """Return the environment that needs Python 2.7 if it can run here."""
-    return [AUTOBAHN] if interpreters.find_python27(os.environ, Path.home()) else []
+def found_special() -> Iterator[str]:
+    """Yield those of the environments in ``LACKS`` that can run here."""
+    if sanitize.find_runtime():
+        yield SPEEDUPS
+    if interpreters.find_python27(os.environ, Path.home()):
+        yield AUTOBAHN
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -147,17 +154,17 @@ def is_intact() -> bool:
     return True
 
 
-def build_wheel() -> Path:
-    """Build the source distribution, from it the wheel, and return the wheel's path.
+def build_package() -> Path:
+    """Build the source distribution and return its path.
 
     Raises:
         CannotCheck: it could not be built.
     """
     folder = WORK / "dist"
     shutil.rmtree(folder, ignore_errors=True)
-    command = [PYTHON, "-m", "build", "--outdir", str(folder), str(ROOT)]
-    run_logged(command, LOGS / "build.log", "cannot build the wheel")
-    return next(folder.glob("*.whl"))
+    command = [PYTHON, "-m", "build", "--sdist", "--outdir", str(folder), str(ROOT)]
+    run_logged(command, LOGS / "build.log", "cannot build the source distribution")
+    return next(folder.glob("*.tar.gz"))
 
 
 def run_logged(command: Sequence[str], log: Path, complaint: str) -> None:
@@ -209,14 +216,14 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def run_all(
-    environments: Sequence[str], wheel: Path, found: Mapping[str, Interpreter], jobs: int
+    environments: Sequence[str], package: Path, found: Mapping[str, Interpreter], jobs: int
 ) -> list[Result]:
     """Run the environments, some at a time, and return their results in the same order."""
     executables = [interpreter.executable for interpreter in found.values()]
     results = {}
     with ThreadPoolExecutor(jobs) as executor:
         futures = [
-            executor.submit(run_environment, name, wheel, executables) for name in environments
+            executor.submit(run_environment, name, package, executables) for name in environments
         ]
         try:
             for future in as_completed(futures):
@@ -229,12 +236,12 @@ def run_all(
     return [results[name] for name in environments]
 
 
-def run_environment(name: str, wheel: Path, executables: Sequence[str]) -> Result:
+def run_environment(name: str, package: Path, executables: Sequence[str]) -> Result:
     """Run one environment of tox.ini.
 
     Args:
         name: the environment.
-        wheel: what to install into it.
+        package: the source distribution to install into it.
         executables: the Pythons that tox may take.
     """
     log = log_of(name)
@@ -242,7 +249,7 @@ def run_environment(name: str, wheel: Path, executables: Sequence[str]) -> Resul
     status = run(
         [
             *(PYTHON, "-m", "tox", "run", "-c", str(ROOT), "-e", name),
-            *("--installpkg", str(wheel), "--discover", *executables),
+            *("--installpkg", str(package), "--discover", *executables),
             *("--skip-missing-interpreters", "false", "--colored", "no"),
         ],
         log,
@@ -293,9 +300,9 @@ def missing(required: Sequence[str], results: Sequence[Result]) -> list[Result]:
 
 
 def not_here(results: Sequence[Result]) -> list[Result]:
-    """Return a result for Autobahn's environment unless it has one."""
-    has_one = any(result.environment == AUTOBAHN for result in results)
-    return [] if has_one else [Result(AUTOBAHN, "no Python 2.7", NOT_HERE)]
+    """Return a result for each environment in ``LACKS`` that has none."""
+    named = {result.environment for result in results}
+    return [Result(name, lack, NOT_HERE) for name, lack in LACKS.items() if name not in named]
 
 
 def report(results: Sequence[Result]) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, ClassVar
 
 from reactor import ReactorClosed
@@ -23,6 +24,9 @@ from websocket.frame import MAX_CONTROL_PAYLOAD, build_close
 from websocket.frame_writer import Payload, encode_message
 from websocket.lifecycle import State
 from websocket.opcodes import CloseCode
+
+# Looked up once: an attribute of an enumeration costs as much as a call.
+_OPEN = State.OPEN
 
 
 class Connection(Endpoint):
@@ -64,12 +68,12 @@ class Connection(Endpoint):
     @property
     def is_open(self) -> bool:
         """Tell whether messages can be sent."""
-        return self.state is State.OPEN
+        return self.state is _OPEN
 
     @property
     def is_congested(self) -> bool:
         """Tell whether more than ``write_soft_mark`` bytes wait for the peer to read."""
-        return self.state is State.OPEN and self._deadlines.congested_at is not None
+        return self.state is _OPEN and self._deadlines.congested_at is not None
 
     @property
     def is_compressed(self) -> bool:
@@ -100,12 +104,12 @@ class Connection(Endpoint):
             TypeError: neither str nor bytes-like.
             ValueError: text that UTF-8 cannot encode (a lone surrogate).
         """
+        if self._compressor is None and get_ident() == self.reactor.thread_id:
+            return self.send_encoded(self._writer.frame_message(message))
         head, payload = encode_message(message)
         if self.reactor.is_own_thread():
             return self._send_frame(head, payload, compress)
-        return self.state is State.OPEN and self._hand_over(
-            self._send_frame, head, payload, compress
-        )
+        return self.state is _OPEN and self._hand_over(self._send_frame, head, payload, compress)
 
     def send_json(self, value: Any) -> bool:
         """Send a value as JSON text; see ``send``.
@@ -133,7 +137,7 @@ class Connection(Endpoint):
             raise ValueError(f"a ping carries at most {MAX_CONTROL_PAYLOAD} bytes")
         if self.reactor.is_own_thread():
             return self._ping(payload)
-        return self.state is State.OPEN and self._hand_over(self._ping, payload)
+        return self.state is _OPEN and self._hand_over(self._ping, payload)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Start the closing handshake; no message is sent or handled after it. Idempotent.
@@ -163,6 +167,14 @@ class Connection(Endpoint):
             self._drop(Cause.ABORTED)
         else:
             self.end(Cause.ABORTED, None, "")
+
+    def on_gap(self, dropped: int) -> None:
+        """Send ``{"type":"gap","dropped":3}``; see ``Callbacks``."""
+        self.send_json({"type": "gap", "dropped": dropped})
+
+    def report_gap(self, dropped: int) -> None:
+        """Call ``on_gap``; called when a session has dropped messages."""
+        self._call_user(self.on_gap, dropped)
 
     def _hand_over(self, method: Callable[..., object], *args: object) -> bool:
         """Have a method called in the reactor's thread; False when nobody is there to do it."""

@@ -24,6 +24,8 @@ _EMPTY_FINAL_BLOCK = b"\x01\x00\x00\xff\xff"
 
 # Bytes to take in and to put out at once. More would be a tenth faster with long messages only.
 _STEP = 8 * KIB
+# What a message of up to a step may inflate to in one go.
+_AT_ONCE = 64 * KIB
 # Enough to end one in each of many flushes with a final block. Each costs a new inflater and a
 # copy of the rest of the step.
 _MAX_FINAL_BLOCKS = 256
@@ -113,6 +115,43 @@ class Inflater:
         self._stream: zlib._Decompress | None = None
         self._final_blocks = 0
         self.now = now
+
+    def inflate(self, payload: bytes, room: int) -> bytes:
+        """Inflate a message that has come whole; ``feed`` and ``end`` for all of it.
+
+        Args:
+            payload: of the message.
+            room: how many bytes the message may have.
+
+        Raises:
+            ProtocolError: as ``feed`` and ``end``.
+        """
+        message = self._inflate_at_once(payload, room) if len(payload) <= _STEP else None
+        if message is None:
+            message = self.feed(payload, room)
+            message += self.end(room - len(message))
+        return message
+
+    def _inflate_at_once(self, payload: bytes, room: int) -> bytes | None:
+        """Inflate a short message without a flaw; None for any other, and nothing has changed.
+
+        Most messages need no steps, and those that do are short enough to begin again.
+        """
+        stream, self._stream = self._new_stream(), None
+        max_length = min(_AT_ONCE, room) + 1
+        try:
+            message = stream.decompress(payload + _FLUSH_TAIL, max_length)
+        except zlib.error:
+            return None
+        is_cut = len(message) == max_length or stream.unconsumed_tail
+        if is_cut or stream.eof or not _is_between_blocks(stream):
+            return None
+        try:
+            self._take(message, room - len(message))
+        except ProtocolError:
+            self.discard()
+            raise
+        return message
 
     def feed(self, piece: Bytes, room: int) -> bytes:
         """Inflate a piece of a message.

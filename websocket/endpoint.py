@@ -13,18 +13,25 @@ Not here: how a connection begins and ends (``lifecycle.py``), what users call a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from websocket.assembler import Assembler
 from websocket.causes import Cause
 from websocket.deflate import Agreement, Deflate
-from websocket.deflate_codec import Compressor
+from websocket.deflate_codec import Compressor, Inflater
 from websocket.errors import PolicyViolation
 from websocket.frame import FIN, RSV1
 from websocket.frame_reader import FrameReader
 from websocket.lifecycle import Lifecycle, State
 from websocket.opcodes import CloseCode, Opcode
 from websocket.ratelimit import TokenBucket
+
+if TYPE_CHECKING:
+    from reactor import Transport
+
+# Looked up once: an attribute of an enumeration costs as much as a call.
+_OPEN = State.OPEN
+_BINARY = int(Opcode.BINARY)
 
 
 class Endpoint(Lifecycle):
@@ -39,6 +46,7 @@ class Endpoint(Lifecycle):
         "_compressor",
         "_control_bucket",
         "_held",
+        "_inflater",
         "_is_paused",
         "_is_queued",
         "_message_bucket",
@@ -64,6 +72,7 @@ class Endpoint(Lifecycle):
         self._message_bucket: TokenBucket | None = None
         self._owed_pong: bytes | None = None
         self._compressor: Compressor | None = None
+        self._inflater: Inflater | None = None
         self._threshold = 0
 
     def compress_with(self, deflate: Deflate, agreement: Agreement) -> None:
@@ -75,27 +84,32 @@ class Endpoint(Lifecycle):
         """
         self._compressor = deflate.compressor(agreement)
         self._threshold = deflate.threshold
-        self._assembler.inflater = deflate.inflater(
+        self._inflater = self._assembler.inflater = deflate.inflater(
             agreement, self.limits.max_message_size, self.reactor.time
         )
 
     # --- receiving ----------------------------------------------------------------------------
 
     def data_received(self, data: memoryview) -> None:
+        """Read frames that came with the opening handshake."""
+        self.buffer_received(data, len(data))
+
+    def buffer_received(self, buffer: memoryview, size: int) -> None:
         """Read frames; called by the transport."""
         deadlines = self._deadlines
-        deadlines.received_at = self.reactor.time
+        now = deadlines.received_at = self.reactor.time
         if deadlines.pinged_at is not None:
             deadlines.pinged_at = None
             # The next ping may be due before the deadline of this one would have been.
             self._arm()
-        if self._assembler.inflater is not None:
-            self._assembler.inflater.now = deadlines.received_at
-        self._statistics.bytes_in += len(data)
-        self._held += self._reader.feed(data)
-        if self._assembler.is_open or deadlines.message_began_at is not None:
+        if self._inflater is not None:
+            self._inflater.now = now
+        self._statistics.bytes_in += size
+        reader = self._reader
+        items = reader.feed(buffer, size)
+        if not reader.is_between or deadlines.message_began_at is not None:
             self._watch_message()
-        self._handle_held()
+        self._handle(self._held + items if self._held else items)
 
     def _watch_message(self) -> None:
         """Keep the time at which the incomplete message began, if there is one."""
@@ -106,23 +120,37 @@ class Endpoint(Lifecycle):
             self._deadlines.message_began_at = self.reactor.time
             self._arm()
 
-    def _handle_held(self) -> None:
-        """Handle what was read, up to the budget of one turn or a pause."""
-        held, budget = self._held, self.limits.turn_frames
+    def _handle(self, items: list[tuple[int, Any]]) -> None:
+        """Handle what was read, up to the budget of one turn or a pause; hold the rest."""
+        deadlines, statistics, now = self._deadlines, self._statistics, self.reactor.time
         done = 0
         try:
-            for opcode, payload in held:
-                if done == budget or self._is_paused or self._is_deaf:
+            for opcode, message in items:
+                if self._is_paused or self._is_deaf or done == self.limits.turn_frames:
                     break
                 done += 1
-                if opcode <= Opcode.BINARY:
-                    self._receive_message(payload)
-                else:
-                    self._receive_control(opcode, payload)
+                if opcode > _BINARY:
+                    self._receive_control(opcode, message)
+                    continue
+                # RFC 6455, 5.5.1: after a close frame was sent, further data is of no interest.
+                if self.state is not _OPEN:
+                    continue
+                if self.limits.message_rate is not None and not self._message_is_allowed():
+                    self._fail(PolicyViolation("too many messages"))
+                    continue
+                deadlines.message_at = now
+                statistics.messages_in += 1
+                try:
+                    self.on_message(message)
+                except Exception as error:
+                    self._handler_failed(error)
         finally:
             # Also when KeyboardInterrupt passes: nothing is handled twice, nothing forgotten.
-            del held[:done]
-            self._go_on()
+            if done != len(items) or self._held:
+                # What came behind an offence is not held until the connection is gone (H73).
+                self._held = [] if self._is_deaf else items[done:]
+            if self._held or self._reader.error is not None or deadlines.is_paused:
+                self._go_on()
 
     def _go_on(self) -> None:
         """See to what comes after that which was handled."""
@@ -145,27 +173,12 @@ class Endpoint(Lifecycle):
 
     def _handle_queued(self) -> None:
         self._is_queued = False
-        self._handle_held()
-
-    def _receive_message(self, message: str | bytes) -> None:
-        # RFC 6455, 5.5.1: after a close frame was sent, further data is of no interest.
-        if self.state is not State.OPEN:
-            return
-        now = self.reactor.time
-        if self.limits.message_rate is not None and not self._message_is_allowed(now):
-            self._fail(PolicyViolation("too many messages"))
-            return
-        self._deadlines.message_at = now
-        self._statistics.messages_in += 1
-        try:
-            self.on_message(message)
-        except Exception as error:
-            self._handler_failed(error)
+        self._handle(self._held)
 
     def _receive_control(self, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.CLOSE:
             self._receive_close(payload)
-        elif self.state is State.OPEN:
+        elif self.state is _OPEN:
             if not self._control_is_allowed():
                 self._fail(PolicyViolation("too many control frames"))
             elif opcode == Opcode.PING:
@@ -175,8 +188,8 @@ class Endpoint(Lifecycle):
                 self._match_pong(payload)
                 self._call_user(self.on_pong, payload)
 
-    def _message_is_allowed(self, now: float) -> bool:
-        limits = self.limits
+    def _message_is_allowed(self) -> bool:
+        limits, now = self.limits, self.reactor.time
         if self._message_bucket is None:
             assert limits.message_rate is not None
             self._message_bucket = TokenBucket(limits.message_rate, limits.message_burst, now)
@@ -198,15 +211,22 @@ class Endpoint(Lifecycle):
         For broadcasts: one frame, encoded once, may go to all connections of a server.
         Reactor's thread only.
         """
-        transport = self._transport
-        if self.state is not State.OPEN or transport is None:
+        transport, deadlines = self._transport, self._deadlines
+        if self.state is not _OPEN or transport is None:
             return False
-        if transport.get_write_buffer_size() >= self.limits.write_hard_mark:
-            self.end(Cause.SLOW_CONSUMER, CloseCode.POLICY_VIOLATION, "too slow a consumer")
+        if deadlines.congested_at is not None and self._is_hopeless(transport):
             return False
-        self._deadlines.message_at = self.reactor.time
-        self._statistics.messages_out += 1
-        self._write(buffers)
+        deadlines.message_at = self.reactor.time
+        statistics = self._statistics
+        statistics.messages_out += 1
+        statistics.bytes_out += transport.writelines(buffers)
+        return True
+
+    def _is_hopeless(self, transport: Transport) -> bool:
+        """Close a connection that is above the hard mark, and tell whether it was."""
+        if transport.get_write_buffer_size() < self.limits.write_hard_mark:
+            return False
+        self.end(Cause.SLOW_CONSUMER, CloseCode.POLICY_VIOLATION, "too slow a consumer")
         return True
 
     def send_shared(
@@ -261,7 +281,7 @@ class Endpoint(Lifecycle):
     def resume_writing(self) -> None:
         """Take note that the peer has caught up; called by the transport."""
         self._deadlines.congested_at = None
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             return
         if self._owed_pong is not None:
             payload, self._owed_pong = self._owed_pong, None
@@ -277,7 +297,7 @@ class Endpoint(Lifecycle):
         peer's silence is not held against it. No effect unless the connection is open; the
         end of it ends the pause.
         """
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             self._is_paused = True
             self._stop_reading()
 

@@ -6,8 +6,9 @@ incomplete data frame lies unmasked in the assembler, so the reader never keeps 
 header and a control frame (139 bytes). The result is the same however the bytes are split,
 and the work is linear in their number.
 
-A message that comes whole in one frame below 64 KiB, nearly all of them in practice, takes the
-straight path at the head of the loop in ``_read``.
+Messages that come whole in one frame, nearly all of them in practice, take the straight path
+(``plain_frames.py``) while nothing is incomplete; from the first frame on that it does not take,
+the rules here apply.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from websocket.frame import (
 from websocket.limits import KIB
 from websocket.masking import Bytes, apply_mask, rotate_key
 from websocket.opcodes import Opcode
+from websocket.plain_frames import read_plain_frames
 
 _KEY_SIZE = 4
 _EXTENDED_SIZES = {126: 2, 127: 8}
@@ -44,18 +46,20 @@ class FrameReader:
 
     Attributes:
         error: what the peer did wrong, once it has; nothing is read from then on.
+        is_between: no frame and no message is incomplete, and no end was reached.
         is_finished: a close frame was read; nothing is read from then on (RFC 6455, 5.5.1).
     """
 
     __slots__ = (
         "_assembler",
         "_head",
+        "_is_masked",
         "_key",
-        "_mask_bit",
         "_missing",
         "_rest",
         "_whole_limit",
         "error",
+        "is_between",
         "is_finished",
     )
 
@@ -63,8 +67,9 @@ class FrameReader:
         self, assembler: Assembler, *, must_be_masked: bool, max_message_size: int
     ) -> None:
         self._assembler = assembler
-        self._mask_bit = MASK if must_be_masked else 0
+        self._is_masked = must_be_masked
         self._whole_limit = max_message_size
+        self.is_between = True
         self._rest = b""
         self._head = 0
         self._key = b""
@@ -72,11 +77,12 @@ class FrameReader:
         self.error: ProtocolError | None = None
         self.is_finished = False
 
-    def feed(self, data: Bytes) -> list[tuple[int, Message]]:
+    def feed(self, data: Bytes, size: int = -1) -> list[tuple[int, Message]]:
         """Read bytes from the peer.
 
         Args:
             data: what arrived, in any pieces. Nothing of it is kept by reference.
+            size: how many bytes of ``data`` to read, from the first on; all by default.
 
         Returns:
             The messages and control frames that became complete, in order, as pairs: TEXT
@@ -84,8 +90,17 @@ class FrameReader:
             afterwards, they came before the offence and are good.
         """
         items: list[tuple[int, Message]] = []
-        if self.error is not None or self.is_finished:
-            return items
+        at = 0
+        if size < 0:
+            size = len(data)
+        if self.is_between:
+            at = read_plain_frames(data, 0, size, self._is_masked, self._whole_limit, items)
+        if at < size and self.error is None and not self.is_finished:
+            self._feed(data[at:size], items)
+        return items
+
+    def _feed(self, data: Bytes, items: list[tuple[int, Message]]) -> None:
+        """Read bytes that are not plain frames from beginning to end."""
         try:
             if self._missing:
                 data = self._continue(data, items)
@@ -97,10 +112,11 @@ class FrameReader:
             # Traceback and context would keep the input and this reader alive.
             error.__context__ = None
             self.error = error.with_traceback(None)
-        if self.error is not None or self.is_finished:
+        has_ended = self.error is not None or self.is_finished
+        if has_ended:
             self._rest = b""
             self._assembler.discard()
-        return items
+        self.is_between = not (self._rest or self._missing or self._assembler.is_open or has_ended)
 
     def _continue(self, data: Bytes, items: list[tuple[int, Message]]) -> Bytes:
         """Take what belongs to the incomplete data frame; return what does not."""
@@ -126,41 +142,13 @@ class FrameReader:
     def _read(self, data: bytes, items: list[tuple[int, Message]]) -> None:
         """Read the frames in ``data``, which begins with the first octet of one."""
         at, size = 0, len(data)
-        assembler, mask_bit = self._assembler, self._mask_bit
-        key_size = _KEY_SIZE if mask_bit else 0
-        whole_limit = self._whole_limit
-        while size - at >= 2:
-            head = data[at]
-            # With a wrong mask bit this is 128 or more.
-            length = data[at + 1] ^ mask_bit
-            key_at = at + 2
-            is_plain = length < 126
-            if length == 126 and size - at >= 4:
-                length = data[key_at] << 8 | data[key_at + 1]
-                key_at += 2
-                is_plain = length > 125
-            start = key_at + key_size
-            end = start + length
-            if (
-                is_plain
-                and (head == 0x82 or head == 0x81)
-                and end <= size
-                and length <= whole_limit
-                and not assembler.is_open
-            ):
-                # The straight path: a whole message in one frame, and nothing to object to.
-                payload = data[start:end]
-                if mask_bit:
-                    payload = apply_mask(payload, data[key_at:start])
-                items.append((head & OPCODE, payload if head == 0x82 else _text(payload)))
-                at = end
-                continue
+        while size - at >= 2 and not self.is_finished:
             end = self._read_frame(data, at, items)
             if end == _MORE:
                 break
             at = end
-            if self.is_finished:
-                break
+            if not (self._assembler.is_open or self.is_finished):
+                at = read_plain_frames(data, at, size, self._is_masked, self._whole_limit, items)
         self._rest = data[at:]
 
     def _read_frame(self, data: Bytes, at: int, items: list[tuple[int, Message]]) -> int:
@@ -168,7 +156,7 @@ class FrameReader:
         head, second = data[at], data[at + 1]
         field = second & ~MASK
         judge_head(head, rsv1_is_allowed=self._assembler.inflater is not None)
-        judge_masking(bool(second & MASK), must_be_masked=bool(self._mask_bit))
+        judge_masking(bool(second & MASK), must_be_masked=self._is_masked)
         is_control = bool(head & Opcode.CLOSE)
         if is_control:
             judge_control(head, field)
@@ -181,7 +169,7 @@ class FrameReader:
             judge_extended_length(field, length)
         if not is_control:
             self._assembler.judge(head, length)
-        start = key_at + (_KEY_SIZE if self._mask_bit else 0)
+        start = key_at + (_KEY_SIZE if self._is_masked else 0)
         if start > len(data) or (is_control and start + length > len(data)):
             return _MORE
         self._take(head, length, bytes(data[key_at:start]), data[start : start + length], items)
@@ -197,7 +185,10 @@ class FrameReader:
         if opcode >= Opcode.CLOSE:
             items.append((opcode, payload))
             self.is_finished = opcode == Opcode.CLOSE
-        elif is_whole and head & FIN and not head & RSV1 and opcode != Opcode.CONTINUATION:
+        elif is_whole and head & FIN and opcode != Opcode.CONTINUATION:
+            if head & RSV1:
+                assert self._assembler.inflater is not None
+                payload = self._assembler.inflater.inflate(payload, self._whole_limit)
             items.append((opcode, payload if opcode == Opcode.BINARY else _text(payload)))
         else:
             self._assembler.begin(head, length)
@@ -215,7 +206,7 @@ class FrameReader:
             items.append(message)
 
     def _unmask(self, piece: Bytes, key: bytes) -> bytes:
-        return apply_mask(piece, key) if self._mask_bit else bytes(piece)
+        return apply_mask(piece, key) if self._is_masked else bytes(piece)
 
 
 def _text(payload: bytes) -> str:

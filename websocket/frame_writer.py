@@ -7,8 +7,10 @@ is long, so that a large payload is never copied to be joined to its header.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Union
 
+from websocket import speedups
 from websocket.frame import FIN, MASK, Frame
 from websocket.masking import apply_mask
 from websocket.opcodes import Opcode
@@ -18,6 +20,9 @@ Payload = Union[str, bytes, bytearray, memoryview]
 
 # From here on the copy costs more than a second entry in the gather list of sendmsg.
 _JOIN_LIMIT = 16 * 1024
+
+_TEXT_HEAD = int(FIN | Opcode.TEXT)
+_BINARY_HEAD = int(FIN | Opcode.BINARY)
 
 # The two-octet header of every short final frame that a server sends, ready made.
 _SHORT_HEADERS = {
@@ -32,12 +37,19 @@ class FrameWriter:
     Args:
         masks: True for a client, which masks every frame with a fresh key from the operating
             system (RFC 6455, 5.3 and 10.3).
+
+    Attributes:
+        frame_message: encodes a message in one uncompressed frame; takes and raises what
+            ``encode_message`` does, returns what ``encode`` does.
     """
 
-    __slots__ = ("_masks",)
+    __slots__ = ("_masks", "frame_message")
 
     def __init__(self, *, masks: bool) -> None:
         self._masks = masks
+        self.frame_message: Callable[[Payload], tuple[bytes, ...]] = (
+            self._mask_message if masks else frame_message
+        )
 
     def encode(self, head: int, payload: bytes) -> tuple[bytes, ...]:
         """Encode one frame.
@@ -62,6 +74,9 @@ class FrameWriter:
             return (header + payload,)
         return (header, payload)
 
+    def _mask_message(self, message: Payload) -> tuple[bytes, ...]:
+        return self.encode(*encode_message(message))
+
     def encode_frame(self, frame: Frame) -> bytes:
         """Encode a ``Frame`` into one buffer; its own mask, if any, is used for a client."""
         if self._masks and frame.mask is not None:
@@ -78,13 +93,28 @@ def encode_message(message: Payload) -> tuple[int, bytes]:
         ValueError: text that UTF-8 cannot encode (a lone surrogate).
     """
     if isinstance(message, str):
-        return FIN | Opcode.TEXT, message.encode()
+        return _TEXT_HEAD, message.encode()
     if isinstance(message, bytes):
-        return FIN | Opcode.BINARY, message
+        return _BINARY_HEAD, message
     if isinstance(message, (bytearray, memoryview)):
         # Copied: the caller may change it before it is on the wire.
-        return FIN | Opcode.BINARY, bytes(message)
+        return _BINARY_HEAD, bytes(message)
     raise TypeError(f"a message is str or bytes-like, not {type(message).__name__}")
+
+
+def frame_message_pure(message: Payload) -> tuple[bytes, ...]:
+    """Encode a message in one unmasked, uncompressed frame: ``FrameWriter.frame_message``."""
+    head, payload = encode_message(message)
+    length = len(payload)
+    if length < 126:
+        return (_SHORT_HEADERS[head][length] + payload,)
+    if length < _JOIN_LIMIT:
+        return (_header(head, length, 0) + payload,)
+    return (_header(head, length, 0), payload)
+
+
+frame_message = speedups.frame_message or frame_message_pure
+"""``frame_message_pure``, or its twin of the accelerator."""
 
 
 def _header(head: int, length: int, mask: int) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from fuzzing import deflate, envelope, fields, frames, heads, oracle, urls
+from fuzzing import deflate, envelope, fields, frames, heads, oracle, twins, urls
 
 
 class Target(NamedTuple):
@@ -31,15 +31,20 @@ def _frame_targets() -> list[Target]:
     checks: dict[str, Callable[..., None]] = {"frames": frames.check_frames}
     if oracle.IS_INSTALLED:
         checks["wsproto"] = oracle.check_beside_wsproto
+    if twins.IS_ACCELERATED:
+        checks["twins"] = twins.check_reading
     targets = [
         _frame_target(f"{name}-of-{peer}", check, is_masked=peer == "client")
         for name, check in checks.items()
         for peer in ("client", "server")
     ]
-    deflated = _frame_target(
-        "deflated-frames", frames.check_frames, is_masked=True, is_compressed=True
-    )
-    return [*targets, deflated]
+    compressed = {"frames": frames.check_frames, "twins": checks.get("twins")}
+    deflated = [
+        _frame_target(f"deflated-{name}", check, is_masked=True, is_compressed=True)
+        for name, check in compressed.items()
+        if check is not None
+    ]
+    return [*targets, *deflated]
 
 
 def _frame_target(name: str, check: Callable[..., None], **mode: Any) -> Target:
@@ -74,6 +79,7 @@ _TABLE = (
     Target("url", urls.check_url, urls.generate_url, urls.URL_DICTIONARY),
     Target("redirect", urls.check_redirect, urls.generate_redirect, urls.REDIRECT_DICTIONARY),
     *_frame_targets(),
+    Target("masking", twins.check_masking, twins.generate_masking, twins.DICTIONARY),
     Target("inflater", deflate.check_inflater, deflate.generate_compressed, deflate.DICTIONARY),
     Target(
         "negotiation",
