@@ -14,12 +14,12 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from reactor.errors import ConnectFailed, ReactorClosed
 from reactor.event_handler import WRITE, EventHandler
 from reactor.protocol import Protocol
-from reactor.sockets import send_at_once
+from reactor.sockets import close_socket, send_at_once
 from reactor.transport import Transport
 
 if TYPE_CHECKING:
@@ -27,10 +27,42 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 
-# EAGAIN is missing on purpose: from a Unix socket it means that the backlog is full.
-_IN_PROGRESS = frozenset({0, errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", 0)})
+# EAGAIN is missing on purpose: from a Unix socket it means that the backlog is full. EINTR is
+# here because POSIX has an interrupted connect go on by itself.
+_IN_PROGRESS = frozenset({0, errno.EINPROGRESS, errno.EINTR, getattr(errno, "WSAEWOULDBLOCK", 0)})
 
 Address = Any  # what socket.connect takes: its form depends on the family
+_Found = Union[list[tuple[int, Address]], OSError]
+
+
+class System:
+    """Look names up and open sockets: what a connector needs of the operating system.
+
+    A reactor with a ``system`` of its own gives its connectors another: ``reactor.testing``.
+    """
+
+    def look_up(self, host: str, port: int, found: Callable[[_Found], object]) -> None:
+        """Find the addresses of a host; ``found`` is called in any thread, once."""
+        # Not in the executor: an application's slow work must not delay connecting, nor a slow
+        # look-up the end of the program. A daemon thread is simply left behind.
+        thread = threading.Thread(
+            target=_look_up, args=(host, port, found), name="reactor-look-up", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # the limit on threads is reached, or memory is short
+            found(OSError(errno.EAGAIN, str(error)))
+
+    def open_socket(self, family: int) -> socket.socket:
+        """Return a socket to connect with.
+
+        Raises:
+            OSError: there are no descriptors left, or there is no such family.
+        """
+        return socket.socket(family, socket.SOCK_STREAM)
+
+
+_SYSTEM = System()
 
 
 class Connector:
@@ -60,12 +92,13 @@ class Connector:
         transport_factory: Callable[..., Transport] = Transport,
     ) -> None:
         self._reactor = reactor
+        self._system: System = getattr(reactor, "system", _SYSTEM)
         self._protocol = protocol
         self._target = target
         self._on_failed = on_failed
         self._timeout = timeout
         self._transport_factory = transport_factory
-        self._deadline = reactor.call_later(timeout, self._give_up)
+        self._deadline = reactor.call_later(timeout, self.give_up)
         self._addresses: deque[tuple[int, Address]] = deque()
         self._causes: list[tuple[Address, OSError]] = []
         self._attempt: _Attempt | None = None
@@ -74,11 +107,7 @@ class Connector:
             self._addresses.append((socket.AF_UNIX, target))
             reactor.call_soon(self._try_next)
         else:
-            # Not in the executor: an application's slow work must not delay connecting, nor a
-            # slow look-up the end of the program. A daemon thread is simply left behind.
-            threading.Thread(
-                target=self._look_up, args=target, name="reactor-look-up", daemon=True
-            ).start()
+            self._system.look_up(*target, self._found)
 
     def cancel(self) -> None:
         """Give up silently. Idempotent; no effect once connected or failed."""
@@ -88,19 +117,22 @@ class Connector:
             self._attempt.close()
             self._attempt = None
 
+    def give_up(self) -> None:
+        """Fail now, as when the time is over, and name what takes so long."""
+        who = "the name look-up" if self._attempt is None else self._attempt.name
+        self._fail(
+            f"cannot connect to {_name(self._target)} within {self._timeout:g} s: "
+            f"{who} has not answered"
+        )
+
     # --- steps ------------------------------------------------------------------------------
 
-    def _look_up(self, host: str, port: int) -> None:
-        """Find the addresses; runs in a thread of its own."""
-        result: list[tuple[int, Address]] | OSError
-        try:
-            result = _look_up(host, port)
-        except OSError as error:
-            result = error
+    def _found(self, result: _Found) -> None:
+        """Hand over what the look-up found, from a thread of its own."""
         with contextlib.suppress(ReactorClosed):  # nobody waits for the result any more
             self._reactor.call_soon_threadsafe(self._looked_up, result)
 
-    def _looked_up(self, result: list[tuple[int, Address]] | OSError) -> None:
+    def _looked_up(self, result: _Found) -> None:
         if self._is_done:
             return
         if isinstance(result, OSError):
@@ -115,7 +147,8 @@ class Connector:
             share = left / len(self._addresses)
             family, address = self._addresses.popleft()
             try:
-                self._attempt = _Attempt(self, family, address)
+                sock = self._system.open_socket(family)
+                self._attempt = _Attempt(self, sock, address)
                 self._attempt.start(self._reactor, share)
                 return
             except OSError as error:
@@ -145,11 +178,8 @@ class Connector:
             self._transport_factory(self._reactor, sock, self._protocol, address).start()
         except Exception as error:
             # Reset already; or the system watches no further descriptor.
-            sock.close()
+            close_socket(sock)
             self._fail(f"cannot use the connection to {_name(self._target)}: {error}")
-
-    def _give_up(self) -> None:
-        self._fail(f"cannot connect to {_name(self._target)} within {self._timeout:g} s")
 
     def _fail(self, message: str) -> None:
         self.cancel()
@@ -164,12 +194,17 @@ class _Attempt(EventHandler):
 
     __slots__ = ("_address", "_connector", "_reactor", "_sock", "_timer")
 
-    def __init__(self, connector: Connector, family: int, address: Address) -> None:
+    def __init__(self, connector: Connector, sock: socket.socket, address: Address) -> None:
         super().__init__()
         self._connector = connector
         self._address = address
-        self._sock = socket.socket(family, socket.SOCK_STREAM)
-        self._sock.setblocking(False)
+        self._sock = sock
+        sock.setblocking(False)
+
+    @property
+    def name(self) -> str:
+        """The address in a form to show."""
+        return _name(self._address)
 
     def start(self, reactor: Reactor, timeout: float) -> None:
         """Begin to connect.
@@ -186,7 +221,11 @@ class _Attempt(EventHandler):
         reactor.watch(self, self._sock.fileno(), WRITE)
 
     def on_ready(self, mask: int) -> None:
-        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        try:
+            error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        except OSError as failure:
+            self._connector.attempt_failed(failure, self._address)
+            return
         if error:
             self._connector.attempt_failed(OSError(error, os.strerror(error)), self._address)
             return
@@ -204,21 +243,25 @@ class _Attempt(EventHandler):
         self._timer.cancel()
         if self.fd >= 0:
             self._reactor.unwatch(self)
-        self._sock.close()
+        close_socket(self._sock)
 
     def _time_out(self) -> None:
         error = OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         self._connector.attempt_failed(error, self._address)
 
 
-def _look_up(host: str, port: int) -> list[tuple[int, Address]]:
-    """Return the addresses of a host. Blocks: not for the reactor's thread."""
+def _look_up(host: str, port: int, found: Callable[[_Found], object]) -> None:
+    """Find the addresses of a host, or why there are none. Blocks."""
+    result: _Found
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        result = list(dict.fromkeys((int(info[0]), info[4]) for info in infos))
     except (UnicodeError, OverflowError) as error:
         # A label longer than 63 octets, a port beyond all bounds: it names nothing.
-        raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
-    return list(dict.fromkeys((int(info[0]), info[4]) for info in infos))
+        result = socket.gaierror(socket.EAI_NONAME, str(error))
+    except OSError as error:
+        result = error
+    found(result)
 
 
 def _name(target: tuple[str, int] | str) -> str:

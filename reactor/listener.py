@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -18,14 +17,16 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from reactor.event_handler import READ, EventHandler
+from reactor.log import guarded
 from reactor.protocol import Protocol
-from reactor.sockets import send_at_once
+from reactor.sockets import BACKLOG, SocketFile, close_socket, send_at_once
 from reactor.transport import Transport
+from reactor.wheel import Timer
 
 if TYPE_CHECKING:
     from reactor.loop import Reactor
 
-logger = logging.getLogger("reactor")
+logger = guarded("reactor")
 
 ACCEPT_BATCH = 64
 PAUSE = 1.0
@@ -48,6 +49,7 @@ class Listener:
         pause: seconds to rest after the process ran out of descriptors or memory.
         transport_factory: called with reactor, socket, protocol and the peer's address;
             ``Transport``, or something that makes a ``TLSTransport``.
+        socket_file: of a Unix socket that is among them; removed when they are closed.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class Listener:
         accept_batch: int = ACCEPT_BATCH,
         pause: float = PAUSE,
         transport_factory: Callable[..., Transport] = Transport,
+        socket_file: SocketFile | None = None,
     ) -> None:
         self._reactor = reactor
         self._protocol_factory = protocol_factory
         self._accept_batch = accept_batch
         self._pause = pause
         self._transport_factory = transport_factory
+        self._socket_file = socket_file
         self._reserve: int | None = None
         self._last_report = -inf
         self._open_reserve()
@@ -82,28 +86,42 @@ class Listener:
         return [acceptor.sock.getsockname() for acceptor in self._acceptors]
 
     def close(self) -> None:
-        """Accept no further and close the sockets; accepted connections go on. Idempotent."""
+        """Accept no further and close the sockets; accepted connections go on. Idempotent.
+
+        The system resets those that have connected and were not accepted; see ``finish``.
+        """
+        file, self._socket_file = self._socket_file, None
+        if file is not None:
+            file.remove()
         acceptors, self._acceptors = self._acceptors, []
         for acceptor in acceptors:
             acceptor.close()
         self._close_reserve()
 
+    def finish(self) -> None:
+        """Accept those that have connected already, a backlog of them at the most, and close."""
+        for acceptor in self._acceptors:
+            for _ in range(-(-BACKLOG // self._accept_batch)):
+                if not acceptor.interest or not self.accept(acceptor):
+                    break
+        self.close()
+
     # --- accepting --------------------------------------------------------------------------
 
-    def accept(self, acceptor: _Acceptor) -> None:
-        """Accept what waits on one socket, up to a batch."""
+    def accept(self, acceptor: _Acceptor) -> bool:
+        """Accept what waits on one socket, up to a batch; tell whether more may be waiting."""
         failures = 0
         for _ in range(self._accept_batch):
             if acceptor.fd < 0:
-                return  # closed by the protocol of the last one
+                return False  # closed by the protocol of the last one
             try:
                 sock, peername = acceptor.sock.accept()
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._shed(acceptor, error)
-                    return
+                    return False
                 # ECONNABORTED, EPERM and the like concern this one connection only.
                 logger.debug("accept: %s", error)
                 failures += 1
@@ -111,6 +129,7 @@ class Listener:
             self._welcome(sock, peername)
         if failures == self._accept_batch:
             self._rest(acceptor)
+        return failures < self._accept_batch
 
     def _welcome(self, sock: socket.socket, peername: Any) -> None:
         sock.setblocking(False)
@@ -118,7 +137,7 @@ class Listener:
         try:
             protocol = self._protocol_factory()
         except BaseException as error:
-            sock.close()
+            close_socket(sock)
             if not isinstance(error, Exception):
                 raise
             logger.exception("making a protocol for %r raised", peername)
@@ -127,9 +146,13 @@ class Listener:
             transport = self._transport_factory(self._reactor, sock, protocol, peername)
         except OSError as error:
             logger.debug("the accepted connection is gone already: %s", error)
-            sock.close()
+            close_socket(sock)
             return
-        transport.start()
+        try:
+            transport.start()
+        except OSError as error:
+            # The system watches no further descriptor; the transport has closed this one.
+            self._report(error)
 
     # --- exhaustion -------------------------------------------------------------------------
 
@@ -139,19 +162,22 @@ class Listener:
         self._close_reserve()
         with contextlib.suppress(OSError):
             for _ in range(self._accept_batch):
-                acceptor.sock.accept()[0].close()
+                close_socket(acceptor.sock.accept()[0])
         self._open_reserve()
         self._rest(acceptor)
 
     def _rest(self, acceptor: _Acceptor) -> None:
         """Accept nothing for a while: the socket stays readable, and trying again would spin."""
         self._reactor.set_interest(acceptor, 0)
-        self._reactor.call_later(self._pause, self._resume, acceptor)
+        acceptor.timer = self._reactor.call_later(self._pause, self._resume, acceptor)
 
     def _resume(self, acceptor: _Acceptor) -> None:
-        if acceptor.fd >= 0:
-            self._open_reserve()
+        self._open_reserve()
+        try:
             self._reactor.set_interest(acceptor, READ)
+        except OSError as error:
+            self._report(error)
+            self._rest(acceptor)
 
     def _report(self, error: OSError) -> None:
         now = self._reactor.time
@@ -178,12 +204,13 @@ class Listener:
 class _Acceptor(EventHandler):
     """Watch one listening socket for its listener."""
 
-    __slots__ = ("_listener", "sock")
+    __slots__ = ("_listener", "sock", "timer")
 
     def __init__(self, listener: Listener, sock: socket.socket) -> None:
         super().__init__()
         self._listener = listener
         self.sock = sock
+        self.timer: Timer | None = None
 
     def on_ready(self, mask: int) -> None:
         self._listener.accept(self)
@@ -195,5 +222,7 @@ class _Acceptor(EventHandler):
         self._listener.close()
 
     def close(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
         self._listener._reactor.unwatch(self)
-        self.sock.close()
+        close_socket(self.sock)

@@ -64,6 +64,12 @@ def send_at_once(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+def close_socket(sock: socket.socket) -> None:
+    """Close a socket, whatever the system says of it: the descriptor is gone in any case."""
+    with contextlib.suppress(OSError):
+        sock.close()
+
+
 def _listen(family: int, address: Any, backlog: int, reuse_port: bool) -> socket.socket:
     with contextlib.ExitStack() as on_error:
         sock = on_error.enter_context(socket.socket(family, socket.SOCK_STREAM))
@@ -107,6 +113,37 @@ def open_unix_socket(path: str, *, mode: int = 0o600, backlog: int = BACKLOG) ->
         sock.setblocking(False)
         on_error.pop_all()
     return sock
+
+
+class SocketFile:
+    """Remember the file of a Unix socket, to remove it at the end if it is still the same.
+
+    Make it while the socket listens, and remove the file before the socket is closed: as long as
+    it listens ``open_unix_socket`` leaves it alone, and the system gives its inode to no other.
+
+    Args:
+        path: where the socket file is.
+
+    Raises:
+        OSError: there is none.
+    """
+
+    __slots__ = ("_identity", "_path")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._identity = self._identify()
+
+    def remove(self) -> None:
+        """Remove the file, unless it is gone, somebody else's, or the parent process's."""
+        with contextlib.suppress(OSError):
+            if self._identify() == self._identity:
+                os.unlink(self._path)
+
+    def _identify(self) -> tuple[int, int, int]:
+        status = os.lstat(self._path)
+        # A forked child has the object, too, but the file belongs to the parent.
+        return os.getpid(), status.st_dev, status.st_ino
 
 
 def _remove_dead_socket(path: str) -> None:

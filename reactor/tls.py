@@ -17,7 +17,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from reactor.event_handler import READ, WRITE
 from reactor.protocol import Protocol
@@ -83,8 +83,8 @@ class TLSTransport(Transport):
 
     @property
     def _tls(self) -> ssl.SSLSocket:
-        assert isinstance(self._socket, ssl.SSLSocket)
-        return self._socket
+        # Not asserted: in the tests of users it may be a socket in memory, see memory_tls.py.
+        return cast(ssl.SSLSocket, self._socket)
 
     def start(self) -> None:
         """Watch the socket, call ``connection_made``, and begin the handshake."""
@@ -118,8 +118,8 @@ class TLSTransport(Transport):
         """
         if name not in {"ssl_object", "peercert"}:
             return super().get_extra_info(name, default)
-        tls = self._socket
-        if not isinstance(tls, ssl.SSLSocket):
+        tls = self._tls
+        if not hasattr(tls, "do_handshake"):  # not wrapped yet
             return default
         if name == "ssl_object":
             return tls
@@ -159,7 +159,7 @@ class TLSTransport(Transport):
         if self.fd < 0:
             return
         if self._handshake_wants:
-            self._reactor.set_interest(self, self._handshake_wants)
+            self._want(self._handshake_wants)
             return
         interest = 0
         # Where one direction waits for the other, its own readiness would only spin.
@@ -167,7 +167,7 @@ class TLSTransport(Transport):
             interest |= WRITE if self._read_wants_write else READ
         if self._is_blocked:
             interest |= READ if self._write_wants_read else WRITE
-        self._reactor.set_interest(self, interest)
+        self._want(interest)
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -193,10 +193,11 @@ class TLSTransport(Transport):
 
     def _read_records(self) -> None:
         """Read a record, and more while they are full, but no more than a plain socket would."""
-        allowance = len(self._reactor.receive_buffer)
+        buffer = self._reactor.receive_buffer
+        allowance = len(buffer)
         while self.is_reading():
             try:
-                count = self._tls.recv_into(self._reactor.receive_buffer)
+                size = self._tls.recv_into(buffer)
             except (ssl.SSLWantReadError, BlockingIOError):  # the latter after _shutdown_write
                 return
             except ssl.SSLWantWriteError:
@@ -205,9 +206,12 @@ class TLSTransport(Transport):
             except OSError as error:
                 self._shut(error)
                 return
-            self._receive(count)
-            allowance -= count
-            if (count < _RECORD_SIZE or allowance <= 0) and not self._tls.pending():
+            if size:
+                self._protocol.buffer_received(buffer, size)
+            else:
+                self._read_eof()
+            allowance -= size
+            if (size < _RECORD_SIZE or allowance <= 0) and not self._tls.pending():
                 return
 
     # --- writing ----------------------------------------------------------------------------
@@ -217,11 +221,11 @@ class TLSTransport(Transport):
         if not self._handshake_wants:
             super().flush()
 
-    def _send(self) -> int:
+    def _send(self, buffers: list[Buffer]) -> int:
         self._write_wants_read = False
         sent = 0
         try:
-            for chunk in self._chunks():
+            for chunk in self._chunks(buffers):
                 sent += self._tls.send(chunk)
                 if sent >= _SEND_BUDGET:
                     break
@@ -231,7 +235,7 @@ class TLSTransport(Transport):
             self._write_wants_read = True
         return sent
 
-    def _chunks(self) -> Iterator[Buffer]:
+    def _chunks(self, buffers: list[Buffer]) -> Iterator[Buffer]:
         """Cut what waits into chunks: small writes share records, large ones are not copied.
 
         OpenSSL takes a chunk whole or not at all, and wants one that it did not take again: the
@@ -240,7 +244,7 @@ class TLSTransport(Transport):
         """
         small: list[Buffer] = []
         size = 0
-        for buffer in self._buffers:
+        for buffer in buffers:
             if size and size + len(buffer) > _CHUNK_SIZE:
                 yield b"".join(small)
                 small, size = [], 0

@@ -41,9 +41,11 @@ class Wakeup(EventHandler):
         self._is_woken = True
         try:
             self._sender.send(b"\0")
+        except BlockingIOError:
+            pass  # full of signal numbers: then the wait ends anyway
         except OSError:
-            # Full of signal numbers: then the wait ends anyway. Closed: nobody waits.
-            pass
+            # Closed: nobody waits. Out of memory: nothing is under way, the next call tries again.
+            self._is_woken = False
 
     def on_ready(self, mask: int) -> None:
         """Take the bytes off the descriptor."""

@@ -338,12 +338,12 @@ class MemoryListener(MemorySocket):
     def __init__(self, stage: Stage) -> None:
         super().__init__(999_999, None, 0)
         self.backlog: list[MemorySocket] = []
-        self._network = stage.network
-        self._network.sockets[999_999] = self
+        self._stage = stage
+        stage.network.sockets[999_999] = self
 
     def connect(self, host: str = OFFENDER) -> Peer:
         """Return a peer whose stream waits to be accepted; it has sent its request."""
-        ours, theirs = self._network.pair((host, 50_000))
+        ours, theirs = self._stage.network.pair((host, 50_000))
         theirs.feed(upgrade_request())
         self.backlog.append(ours)
         return Peer(theirs, is_client=True)

@@ -1,0 +1,35 @@
+"""Loggers that cost nobody anything when they fail: a full disk, a closed stream, a bad handler.
+
+Handlers of the standard library report their own failures on standard error and go on. One that
+does not keep to that would raise into whatever was about to be logged, in the worst case into
+the loop itself. What such a handler raises ends here, and is counted.
+
+Not for: handlers that block. They hold up the loop; ``logging.handlers.QueueHandler`` does not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+#: By logger, how many records a handler has failed to take by raising.
+failures: Counter[str] = Counter()
+
+
+def guarded(name: str) -> logging.Logger:
+    """Return a logger, whose handlers cannot raise into the caller any more. Idempotent."""
+    logger = logging.getLogger(name)
+    if "handle" in vars(logger):
+        return logger
+    handle = logger.handle
+
+    def handle_safely(record: logging.LogRecord) -> None:
+        try:
+            handle(record)
+        except Exception:
+            failures[name] += 1
+
+    # Of this one logger, which everybody shares who asks for its name; a class of our own would
+    # come too late for one that the application has configured already.
+    logger.handle = handle_safely  # type: ignore[method-assign]
+    return logger
