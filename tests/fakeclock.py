@@ -44,3 +44,12 @@ class FakeClock:
                 self.time = max(self.time, when)
                 handle.callback(*handle.args)
         self.time = target
+
+    def run_due(self) -> None:
+        """Make the calls that are due now, as one turn of the loop does: not those they ask for."""
+        due = []
+        while self._queue and self._queue[0][0] <= self.time:
+            due.append(heapq.heappop(self._queue)[2])
+        for handle in due:
+            if not handle.is_cancelled:
+                handle.callback(*handle.args)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from websocket.address import address_key, is_loopback
+from websocket.address import address_key, is_loopback, is_loopback_key
 
 TABLE = [
     ("203.0.113.7", "203.0.113.7", False),
@@ -63,10 +63,17 @@ def test_a_host_has_its_key(host: str, key: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 
+@pytest.mark.parametrize(("host", "key", "loopback"), TABLE)
+def test_a_key_tells_loopback_as_its_host_does(host: str, key: str, loopback: bool) -> None:
+    # The network of ::1 has no other host that could send us anything.
+    assert is_loopback_key(key) is (loopback or key == "::/64")
+
+
 @pytest.mark.parametrize("host", UNKNOWN)
 def test_what_is_no_address_shares_one_key_and_is_not_exempt(host: str) -> None:
     assert address_key(host) == "unknown"
     assert not is_loopback(host)
+    assert not is_loopback_key("unknown")
 
 
 def test_three_hundred_addresses_of_one_network_share_one_key() -> None:

@@ -12,7 +12,7 @@ from streams import Witness, needs_unix_sockets
 from support import run_until
 from tls_peer import certificate
 
-from reactor import Listener, Reactor, Transport
+from reactor import Listener, Reactor, Transport, open_unix_socket
 from reactor.tls import ServerTLS
 from websocket.binding import Binding
 
@@ -47,6 +47,25 @@ def test_it_listens_on_an_address(reactor: Reactor) -> None:
     (address,) = listener.addresses
     assert address[0] == "127.0.0.1"
     welcomes(reactor, listener, witness, socket.create_connection(address))
+
+
+@needs_unix_sockets
+def test_the_file_of_its_unix_socket_goes_with_it(reactor: Reactor, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    binding = bind(unix_path=path)
+    for _ in range(2):
+        listener = binding.listen(reactor, Witness)
+        assert os.path.lexists(path)
+        listener.close()
+        assert not os.path.lexists(path)
+
+
+@needs_unix_sockets
+def test_the_file_of_a_unix_socket_made_elsewhere_stays(reactor: Reactor, tmp_path: Path) -> None:
+    """The one that systemd has made, say, who will start another server for it."""
+    path = str(tmp_path / "s")
+    bind(sockets=[open_unix_socket(path)]).listen(reactor, Witness).close()
+    assert os.path.lexists(path)
 
 
 @needs_unix_sockets

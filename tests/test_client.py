@@ -287,6 +287,9 @@ def test_a_host_that_does_not_connect_in_time(
     turn(reactor)
     check_refused(client)
     assert isinstance(client.error, ConnectFailed)
+    assert str(client.error) == (
+        "cannot connect to slow.example port 80 within 10 s: the name look-up has not answered"
+    )
     assert client.cause is Cause.CONNECT_FAILED
     may_answer.set()
 

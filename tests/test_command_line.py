@@ -163,7 +163,9 @@ def test_a_signal_drains_the_server_and_ends_it_with_status_0(echo: Served, numb
         assert client.stderr is not None
         read_until(client.stderr, "connected")
         assert echo.stop(number) == 0
-        read_until(client.stderr, "closed: 1001 the server is going away")
+        read_until(
+            client.stderr, r"closed: 1001 the server is going away; retry after [0-5]\.\d\d s$"
+        )
 
 
 def test_a_second_signal_ends_the_server_at_once(echo: Served) -> None:
@@ -185,6 +187,32 @@ def test_a_second_signal_ends_the_server_at_once(echo: Served) -> None:
         finally:
             client.send_signal(signal.SIGCONT)
             client.communicate(timeout=30)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="the system has no SIGUSR1")
+def test_a_drained_server_ends_when_the_last_client_has_left(echo: Served) -> None:
+    command = [sys.executable, "-m", "websocket", "connect", echo.url]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        assert client.stderr is not None
+        read_until(client.stderr, "connected")
+        echo.process.send_signal(signal.SIGUSR1)
+        read_until(echo.errors, "draining: 1 open")
+        assert main(["connect", echo.url]) == 1
+        client.stdin.write("still here?\n")
+        read_until(client.stdout, r"still here\?")
+        assert echo.process.poll() is None
+        client.communicate(timeout=30)
+        assert echo.process.wait(30) == 0
+        assert client.returncode == 0
 
 
 def test_ctrl_c_closes_the_client_in_an_orderly_way(echo: Served) -> None:

@@ -28,33 +28,40 @@ class Row(NamedTuple):
 
 # The lowest row first.
 REACTOR_ROWS = (
-    Row("errors protocol event_handler allocator"),
-    Row("wheel sockets signals wakeup"),
+    Row("errors protocol event_handler allocator log"),
+    Row("wheel sockets signals wakeup epoll"),
     Row("transport"),
     Row("loop listener connector tls"),
     Row("__init__"),
+    Row("testing memory memory_tls faults", is_joined=True),
 )
 WEBSOCKET_ROWS = (
-    Row("opcodes causes errors limits", is_joined=True),
+    Row("opcodes causes errors limits speedups _speedups", is_joined=True),
     Row(
         "frame http11 message masking headers origin key address ratelimit statistics deadlines"
-        " credentials"
+        " credentials plain_frames"
     ),
     Row(
         "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader"
-        " handshake handshake_client"
+        " handshake handshake_client retry"
     ),
     Row("lifecycle* endpoint* callbacks* connection* message_connection*", is_joined=True),
-    Row("manager pool session", is_joined=True),
     Row(
-        "server* binding* upgrade* client* tunnel* reconnect* dial* redirect testing*",
+        "manager pool session session_manager expiry replay persistence session_store",
+        is_joined=True,
+    ),
+    Row(
+        "server* running* shutdown* hooks binding* upgrade*"
+        " client* tunnel* reconnect* dial* redirect",
         is_joined=True,
     ),
     Row("__init__ __main__* cli*", is_joined=True),
+    Row("testing* testing_ends*", is_joined=True),
 )
 
 # Single imports inside a row that are meant.
 NEIGHBOURS = {
+    ("websocket.plain_frames", "websocket.masking"),
     ("websocket.http11", "websocket.headers"),
     ("websocket.http11", "websocket.origin"),
     ("websocket.frame_reader", "websocket.assembler"),

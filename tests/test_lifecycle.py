@@ -291,8 +291,8 @@ SERVER_STORIES = {
         Cause.SHUTDOWN,
         shut_down,
         1001,
-        "the server is going away",
-        (1001, "the server is going away"),
+        "the server is going away; retry after 3.09 s",
+        (1001, "the server is going away; retry after 3.09 s"),
         is_clean=True,
     ),
 }

@@ -23,9 +23,16 @@ OPTIONAL = {
     "message_rate",
     "max_connections_per_ip",
     "handshakes_per_minute",
+    "max_sessions_per_ip",
     "session_idle_timeout",
 }
-MAY_BE_ZERO = {"linger_timeout", "linger_size", "shutdown_grace", "detached_lifetime"}
+MAY_BE_ZERO = {
+    "linger_timeout",
+    "linger_size",
+    "shutdown_grace",
+    "detached_lifetime",
+    "replay_messages",
+}
 
 
 def test_the_defaults_are_the_recommended_ones() -> None:
@@ -57,9 +64,13 @@ def test_the_defaults_are_the_recommended_ones() -> None:
         "handshakes_per_minute": 64,
         "loopback_is_exempt": True,
         "max_sessions": 100_000,
+        "max_sessions_per_ip": 256,
         "session_lifetime": 24 * 3600,
         "session_idle_timeout": None,
         "detached_lifetime": 120,
+        "replay_messages": 128,
+        "replay_size": 256 * 1024,
+        "replay_total_size": 64 * 2**20,
         "shutdown_grace": 30,
     }
     limits = Limits()

@@ -19,6 +19,7 @@ from streams import FAIL_SAFE, Echo, Witness, needs_unix_sockets, with_every_sel
 from support import MemorySocket, Stage, as_socket, has_ipv6, run_until
 
 from reactor import Listener, Protocol, Reactor, Transport, open_tcp_sockets, open_unix_socket
+from reactor.sockets import BACKLOG, SocketFile
 
 EXHAUSTED = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM]
 ONE_CONNECTIONS_FAULT = [errno.ECONNABORTED, errno.EPERM]
@@ -342,9 +343,101 @@ def test_a_listener_closed_while_it_rests_does_not_come_back(
     world.settle()
     listener.close()
     accepts = world.sock.accepts
+    assert world.reactor.next_timeout() is None
     world.pass_time(10)
     assert world.sock.accepts == accepts
     assert listener._reserve is None
+
+
+def test_finishing_takes_in_those_who_have_connected(world: World) -> None:
+    listener = world.listen(accept_batch=3)
+    ends = [world.sock.connect() for _ in range(10)]
+    listener.finish()
+    assert world.sock.is_closed
+    assert listener.addresses == []
+    for end in ends:
+        end.feed(b"still here")
+    world.settle()
+    assert [bytes(witness.received) for witness in world.witnesses] == [b"still here"] * 10
+    listener.finish()
+
+
+def test_finishing_is_no_endless_task(world: World) -> None:
+    """Somebody may connect faster than we accept."""
+
+    def make_and_connect() -> Witness:
+        world.sock.connect()
+        return world.make_witness()
+
+    listener = world.listen(make_and_connect)
+    world.sock.connect()
+    listener.finish()
+    assert len(world.witnesses) == BACKLOG
+    assert world.sock.is_closed
+
+
+def test_finishing_from_within_the_factory_ends_the_batch(world: World) -> None:
+    def make_the_last() -> Witness:
+        witness = world.make_witness()
+        listener.finish()
+        return witness
+
+    listener = world.listen(make_the_last)
+    for _ in range(3):
+        world.sock.connect()
+    world.settle()
+    assert [witness.names for witness in world.witnesses] == [["made"]] * 3
+
+
+def test_finishing_while_it_rests_does_not_try_again(
+    world: World, logged: list[logging.LogRecord]
+) -> None:
+    listener = world.listen()
+    world.sock.always = OSError(errno.EMFILE, "too many open files")
+    world.settle()
+    accepts = world.sock.accepts
+    listener.finish()
+    assert world.sock.accepts == accepts
+    assert world.sock.is_closed
+    assert world.reactor.next_timeout() is None
+
+
+def test_running_out_of_descriptors_while_finishing_leaves_nothing(
+    world: World, logged: list[logging.LogRecord]
+) -> None:
+    listener = world.listen()
+    world.sock.limit = 3
+    ends = [world.sock.connect() for _ in range(10)]
+    listener.finish()
+    world.settle()
+    assert len(world.witnesses) == 2
+    assert [end.has_eof for end in ends] == [False] * 2 + [True] * 8
+    assert listener._reserve is None
+    assert world.reactor.next_timeout() is None
+
+
+@needs_unix_sockets
+@pytest.mark.parametrize("way", ["close", "finish", "reactor"])
+def test_a_socket_file_is_removed_with_its_listener(way: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with Reactor() as reactor:
+        sock = open_unix_socket(path)
+        listener = Listener(reactor, [sock], Echo, socket_file=SocketFile(path))
+        ask(reactor, path, socket.AF_UNIX)
+        if way != "reactor":
+            getattr(listener, way)()
+            assert not os.path.lexists(path)
+            listener.close()
+    assert not os.path.lexists(path)
+
+
+@needs_unix_sockets
+def test_a_socket_file_of_somebody_else_stays(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with Reactor() as reactor:
+        listener = Listener(reactor, [open_unix_socket(path)], Echo)
+        listener.close()
+    assert os.path.lexists(path)
 
 
 # --- errors of accept() --------------------------------------------------------------------------

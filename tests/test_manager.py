@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fakeclock import FakeClock
 from fakeconnection import FakeConnection
@@ -10,6 +12,7 @@ from websocket.limits import Limits
 from websocket.manager import ConnectionManager
 from websocket.pool import Slot
 from websocket.session import Session
+from websocket.session_store import SQLiteStore
 from websocket.statistics import MAX_REASONS, Statistics
 
 LIMITS = Limits(
@@ -188,6 +191,56 @@ def test_too_many_sessions_refuse_a_fresh_one_but_not_a_return(world: World) -> 
     assert world.manager.open_session(sessions[0].id, None, HOST) == (sessions[0], True)
 
 
+def test_too_many_sessions_of_one_address_are_refused_to_that_address() -> None:
+    world = World(LIMITS.replace(max_sessions_per_ip=2))
+    for _ in range(2):
+        world.manager.open_session(None, None, HOST)
+    with pytest.raises(SessionLimit) as caught:
+        world.manager.open_session(None, None, HOST)
+    assert caught.value.status == 429
+    world.manager.open_session(None, None, "192.0.2.2")
+    world.manager.open_session(None, None, "127.0.0.1")
+
+
+def test_what_was_kept_goes_to_the_owner_of_the_session_alone(world: World) -> None:
+    first = world.connect()
+    session = session_of(first)
+    world.manager.closed(first, Cause.PEER_RESET)
+    session.send("kept")
+    second, third = world.connect(session.id), world.connect(session.id)
+    world.manager.replay(second)
+    assert (second.sent, third.sent) == ([], [])
+    world.manager.replay(third)
+    world.manager.replay(third)
+    assert (second.sent, third.sent) == ([], ["kept"])
+    without = world.open(None, world.manager.admit(HOST))
+    world.manager.replay(without)
+    assert without.sent == []
+
+
+def test_a_plain_request_frees_its_slot_once(world: World) -> None:
+    slot = world.manager.admit(HOST)
+    world.manager.http_answered(slot)
+    world.manager.http_answered(slot)
+    assert world.manager.statistics().http == 1
+    assert world.manager.pool.admitted == 0
+
+
+def test_with_a_store_sessions_outlive_the_manager(tmp_path: Path) -> None:
+    ids = []
+    for _ in range(3):
+        manager = ConnectionManager(
+            FakeClock(), LIMITS, session_store=SQLiteStore(tmp_path / "sessions")
+        )
+        ids.append(manager.open_session(None, None, HOST)[0].id)
+        assert all(manager.sessions.get(each) is not None for each in ids)
+        manager.close()
+        assert manager.statistics().sessions.active == 0
+        manager.open()
+        assert manager.statistics().sessions.active == len(ids)
+        manager.close()
+
+
 def test_every_stream_is_counted_on_exactly_one_way(world: World) -> None:
     manager = world.manager
     first, second = world.connect(), world.connect()
@@ -209,7 +262,7 @@ def test_every_stream_is_counted_on_exactly_one_way(world: World) -> None:
     assert set(numbers.closed_by_cause) == set(Cause)
     assert (numbers.messages_in, numbers.messages_out) == (3, 0)
     assert (numbers.bytes_in, numbers.bytes_out) == (0, 70)
-    assert numbers.sessions == (2, 1, 1, 2, 0, 0, 0)
+    assert numbers.sessions == (2, 1, 1, 2, 0, 0, 0, 0, 0)
 
     manager.handshake_failed(half_open, "timeout")
     manager.closed(first, Cause.SHUTDOWN)

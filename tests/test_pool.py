@@ -10,7 +10,8 @@ from fakeconnection import FakeConnection
 from websocket.errors import ConnectionLimit
 from websocket.limits import Limits
 from websocket.pool import ConnectionPool, Slot
-from websocket.session import ManagedConnection, SessionManager
+from websocket.session import ManagedConnection
+from websocket.session_manager import SessionManager
 
 LIMITS = Limits(max_connections=10_000, max_connections_per_ip=128, handshakes_per_minute=64.0)
 UNRATED = LIMITS.replace(handshakes_per_minute=None)

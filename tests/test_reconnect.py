@@ -314,6 +314,81 @@ def test_a_hint_among_other_fields(stage: Stage, internet: Internet) -> None:
     assert internet.waits[0] == pytest.approx(20, abs=0.05)
 
 
+def test_h127_a_hint_may_be_a_date(stage: Stage, internet: Internet) -> None:
+    sent = "Date: Fri, 31 Dec 1999 23:59:40 GMT"
+    internet.answers.append(refusal(503, sent, "Retry-After: Sat, 01 Jan 2000 00:00:00 GMT"))
+    start(stage, Reconnect(first=0))
+    stage.pass_time(30)
+    assert internet.waits[0] == pytest.approx(20, abs=0.05)
+
+
+HINTED = [
+    (1012, "the server is restarting; retry after 2.53 s", 2.53),
+    (1001, "retry after 0 s", 0),
+    (1013, "busy; retry after 59.5 s", 59.5),
+    (1012, "retry after 61 s", 60),
+    (1012, "retry after 999999 s", 60),
+]
+
+
+@pytest.mark.parametrize(("code", "reason", "wait"), HINTED)
+def test_h127_a_hint_in_a_close_frame_is_the_wait(
+    stage: Stage, internet: Internet, code: int, reason: str, wait: float
+) -> None:
+    """The server has drawn it for this client alone, so nothing is added; cap is the most."""
+    internet.server = stage.server()
+    start(stage, Reconnect(random_source=always(1.0)))
+    stage.pass_time(1)
+    ended = stage.clock.now
+    internet.server.connections[0].end(Cause.SHUTDOWN, code, reason)
+    stage.pass_time(61)
+    assert internet.tries[1] - ended == pytest.approx(wait, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1012, "retry after -1 s"),
+        (1012, "retry after inf s"),
+        (1012, "retry after a while"),
+        (1000, "retry after 2.53 s"),
+        (4001, "retry after 2.53 s"),
+    ],
+)
+def test_h127_nonsense_in_a_close_frame_changes_nothing(
+    stage: Stage, internet: Internet, code: int, reason: str
+) -> None:
+    internet.server = stage.server()
+    start(stage, Reconnect(random_source=always(1.0)))
+    internet.server.connections[0].end(Cause.SHUTDOWN, code, reason)
+    stage.pass_time(10)
+    assert internet.waits == approximately(5)
+
+
+def test_h127_a_server_that_sends_away_again_and_again_is_not_flooded(
+    stage: Stage, internet: Internet
+) -> None:
+    class Busy(Recorder):
+        __slots__ = ()
+
+        def on_open(self) -> None:
+            self.end(Cause.SHUTDOWN, 1012, "retry after 0 s")
+
+    internet.server = stage.server(Busy)
+    start(stage, Reconnect(random_source=always(1.0)))
+    stage.pass_time(200)
+    assert internet.waits[:7] == approximately(0, 2, 4, 8, 16, 32, 60)
+
+
+def test_a_hint_of_ours_is_not_taken_for_the_servers(stage: Stage, internet: Internet) -> None:
+    """A close frame that the client itself has sent, because it was idle for example."""
+    internet.server = stage.server()
+    client = start(stage, Reconnect(random_source=always(1.0)))
+    client.end(Cause.IDLE_TIMEOUT, 1001, "idle")
+    stage.pass_time(6)
+    assert internet.waits == approximately(5)
+
+
 def test_who_was_replaced_does_not_come_back(stage: Stage, internet: Internet) -> None:
     """Two clients with one session would take it from each other for ever."""
     internet.server = stage.server()
@@ -499,6 +574,43 @@ def test_stop_ends_it_and_leaves_an_open_connection_open(
     stage.pass_time(1000)
     assert client.state is State.CLOSED
     assert len(internet.tries) == tries
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_close_ends_it_and_the_present_connection(
+    stage: Stage, internet: Internet, phase: str
+) -> None:
+    keeper = Reconnect(random_source=always(1.0))
+    client = bring_to(phase, stage, internet, keeper)
+    tries = len(internet.tries)
+    keeper.close(3000, "enough")
+    keeper.close()
+    stage.pass_time(1000)
+    assert client.state is State.CLOSED
+    assert not keeper.is_waiting
+    assert len(internet.tries) == tries
+    if phase == "open":
+        assert client.events[-1] == ("close", 3000, "enough")
+
+
+def test_close_before_connect_makes_it_one_try(stage: Stage, internet: Internet) -> None:
+    keeper = Reconnect()
+    keeper.close()
+    start(stage, keeper)
+    stage.pass_time(100)
+    assert len(internet.tries) == 1
+
+
+def test_a_bad_close_code_leaves_it_as_it_was(stage: Stage, internet: Internet) -> None:
+    internet.server = stage.server()
+    keeper = Reconnect(random_source=always(1.0))
+    client = start(stage, keeper)
+    with pytest.raises(ValueError, match="code"):
+        keeper.close(1005)
+    assert client.is_open
+    internet.server.connections[0].abort()
+    stage.pass_time(6)
+    assert present(keeper).is_open
 
 
 def test_a_server_that_never_answers_our_close_does_not_bring_us_back(

@@ -1,17 +1,32 @@
 from __future__ import annotations
 
+import math
 import random
 import string
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakeclock import FakeClock
 from fakeconnection import FakeConnection
 
+from websocket.address import address_key
 from websocket.errors import InvalidState, SessionLimit
+from websocket.expiry import BATCH
 from websocket.limits import Limits
-from websocket.session import ID_LENGTH, Session, SessionManager
+from websocket.persistence import ID_LENGTH
+from websocket.session import Session
+from websocket.session_manager import SessionManager
 
-LIMITS = Limits(session_lifetime=1_000.0, detached_lifetime=120.0, handshake_timeout=10.0)
+if TYPE_CHECKING:
+    from websocket.frame_writer import Payload
+
+LIMITS = Limits(
+    session_lifetime=1_000.0,
+    detached_lifetime=120.0,
+    handshake_timeout=10.0,
+    max_sessions_per_ip=None,
+)
 
 
 class World:
@@ -156,7 +171,7 @@ def test_an_attached_session_does_not_expire_before_its_lifetime(world: World) -
     world.sessions.detach(session, connection)
     assert not session.connected
     assert world.clock.pending == 0
-    assert world.sessions.statistics() == (0, 0, 0, 1, 0, 1, 0)
+    assert world.sessions.statistics() == (0, 0, 0, 1, 0, 1, 0, 0, 0)
 
 
 def test_coming_back_does_not_prolong_the_lifetime(world: World) -> None:
@@ -344,7 +359,7 @@ def test_a_destroyed_session_is_gone_without_having_expired(world: World) -> Non
     world.clock.advance(10_000)
     assert world.expired == []
     assert world.clock.pending == 0
-    assert world.sessions.statistics() == (0, 0, 0, 1, 0, 0, 1)
+    assert world.sessions.statistics() == (0, 0, 0, 1, 0, 0, 1, 0, 0)
 
 
 def test_the_statistics_count_what_happened(world: World) -> None:
@@ -362,6 +377,8 @@ def test_the_statistics_count_what_happened(world: World) -> None:
         "resumed": 1,
         "expired": 0,
         "destroyed": 1,
+        "replay_size": 0,
+        "save_failures": 0,
     }
 
 
@@ -392,7 +409,7 @@ def test_the_expiry_callback_may_call_back() -> None:
     others = [sessions.create(address_key="old") for _ in range(3)]
     clock.advance(120)
     assert ended == others[:1]
-    assert sessions.statistics() == (1, 0, 1, 4, 0, 1, 2)
+    assert sessions.statistics() == (1, 0, 1, 4, 0, 1, 2, 0, 0)
 
 
 def test_without_a_callback_sessions_expire_all_the_same() -> None:
@@ -411,8 +428,383 @@ def test_a_hundred_thousand_sessions_that_expire_together_expire_once_each() -> 
     world.clock.advance(1)
     assert len(world.expired) == 100_000
     assert set(world.expired) == sessions
-    assert world.sessions.statistics() == (0, 0, 0, 100_000, 0, 100_000, 0)
+    assert world.sessions.statistics() == (0, 0, 0, 100_000, 0, 100_000, 0, 0, 0)
     assert world.clock.pending == 0
+
+
+def test_sessions_that_end_together_end_in_several_turns(world: World) -> None:
+    for _ in range(1_000):
+        world.create()
+    sizes = []
+    world.clock.advance(119)
+    world.clock.time += 1
+    while world.clock.pending:
+        before = len(world.expired)
+        world.clock.run_due()
+        sizes.append(len(world.expired) - before)
+    assert sizes == [BATCH, BATCH, BATCH, 1_000 - 3 * BATCH]
+
+
+def test_all_sessions_share_one_timer(world: World) -> None:
+    for _ in range(100):
+        world.attached()
+        world.create()
+        world.clock.advance(0.3)
+        assert world.clock.pending == 1
+    world.clock.advance(10_000)
+    assert len(world.expired) == 200
+    assert world.clock.pending == 0
+
+
+def test_the_end_of_one_session_may_end_or_prolong_others_of_the_same_second() -> None:
+    clock = FakeClock()
+    ended: list[Session] = []
+
+    def on_expired(session: Session) -> None:
+        ended.append(session)
+        if len(ended) == 1:
+            assert sessions.destroy(others[1])
+            connection = FakeConnection(others[2])
+            sessions.attach(others[2], connection)
+            sessions.detach(others[2], connection)
+
+    sessions = SessionManager(clock, LIMITS, on_expired=on_expired)
+    others = [sessions.create(address_key="old") for _ in range(4)]
+    clock.advance(120)
+    assert ended == [others[0], others[3]]
+    clock.advance(119)
+    assert len(ended) == 2
+    clock.advance(1)
+    assert ended == [others[0], others[3], others[2]]
+    assert clock.pending == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_callback_that_raises_delays_the_others_and_loses_none(
+    error: type[BaseException],
+) -> None:
+    clock = FakeClock()
+    ended: list[Session] = []
+
+    def on_expired(session: Session) -> None:
+        ended.append(session)
+        raise error
+
+    sessions = SessionManager(clock, LIMITS, on_expired=on_expired)
+    others = [sessions.create(address_key="old") for _ in range(3)]
+    for _ in others:
+        with pytest.raises(error):
+            clock.advance(120)
+    clock.advance(1_000)
+    assert ended == others
+    assert clock.pending == 0
+
+
+@pytest.mark.parametrize("lifetime", [0.5, 127.9, 128.1, 200.0, 5_000.0, 300_000.0])
+@pytest.mark.parametrize("started", [1_000.0, 999.999, 0.0, 1e9 + 0.5])
+def test_no_session_ends_early_or_more_than_a_second_late(started: float, lifetime: float) -> None:
+    random_source = random.Random(114)
+    clock = FakeClock(started)
+    late: list[float] = []
+    sessions = SessionManager(
+        clock,
+        LIMITS.replace(session_lifetime=lifetime),
+        on_expired=lambda session: late.append(clock.time - session.ends_at),
+    )
+    for _ in range(100):
+        session = sessions.create(address_key="any")
+        sessions.attach(session, FakeConnection(session))
+        session.ends_at += 3 * random_source.random()
+        clock.advance(3 * random_source.random())
+    clock.advance(1e6)
+    assert len(late) == 100
+    assert min(late) >= 0
+    assert max(late) <= 1
+
+
+def test_an_end_that_was_moved_to_infinity_never_comes(world: World) -> None:
+    session, _ = world.attached()
+    session.ends_at = math.inf
+    world.clock.advance(10 * 86_400)
+    assert world.expired == []
+    assert world.clock.pending == 1
+    session.ends_at = world.clock.time
+    world.clock.advance(86_400)
+    assert world.expired == [session]
+
+
+# --- messages ---------------------------------------------------------------------------------
+
+
+def come_back(world: World, session: Session) -> FakeConnection:
+    """Return the connection of a client that came back, after its ``on_open``."""
+    connection = FakeConnection(session)
+    world.sessions.attach(session, connection)
+    world.sessions.replay(session)
+    return connection
+
+
+def test_a_message_goes_over_the_connection_if_there_is_one(world: World) -> None:
+    session, connection = world.attached()
+    assert session.send("hello")
+    assert session.send(b"\0")
+    assert connection.sent == ["hello", b"\0"]
+    assert session.missed == 0
+    assert session._replay is None
+
+
+def test_messages_to_a_client_that_is_away_wait_for_it(world: World) -> None:
+    session, first = world.attached()
+    world.sessions.detach(session, first)
+    messages: list[Any] = ["a", b"b", bytearray(b"c"), memoryview(b"d"), "\u00fc"]
+    for message in messages:
+        assert session.send(message)
+    messages[2][:] = b"x"
+    assert session.missed == 5
+    second = come_back(world, session)
+    assert second.sent == ["a", b"b", b"c", b"d", "\u00fc"]
+    assert (second.gaps, first.sent) == ([], [])
+    assert session.send("now")
+    assert second.sent[-1] == "now"
+    assert world.sessions.statistics().replay_size == 0
+
+
+def test_a_connection_that_is_closing_is_as_good_as_gone(world: World) -> None:
+    session, first = world.attached()
+    first.is_open = False
+    assert session.send("a")
+    world.sessions.detach(session, first)
+    assert session.send("b")
+    assert come_back(world, session).sent == ["a", "b"]
+
+
+def test_what_is_sent_in_on_open_comes_after_what_was_kept(world: World) -> None:
+    session, first = world.attached()
+    world.sessions.detach(session, first)
+    session.send("old")
+    second = FakeConnection(session)
+    world.sessions.attach(session, second)
+    session.send("new")
+    assert second.sent == []
+    world.sessions.replay(session)
+    assert second.sent == ["old", "new"]
+
+
+def test_what_had_to_be_dropped_is_told_before_the_rest(world: World) -> None:
+    session, first = world.attached()
+    world.sessions.detach(session, first)
+    for number in range(130):
+        assert session.send(str(number))
+    second = come_back(world, session)
+    assert second.gaps == [2]
+    assert second.sent == [str(number) for number in range(2, 130)]
+    world.sessions.detach(session, second)
+    assert come_back(world, session).gaps == []
+
+
+def test_bytes_are_bounded_as_messages_are(world: World) -> None:
+    session, first = world.attached()
+    world.sessions.detach(session, first)
+    assert all(session.send(bytes(100_000)) for _ in range(10))
+    assert not session.send(bytes(256 * 1024))
+    assert world.sessions.statistics().replay_size == 0
+    assert session.send("last")
+    second = come_back(world, session)
+    assert (second.gaps, second.sent) == ([11], ["last"])
+
+
+def test_what_waits_is_never_more_than_a_connection_takes_at_once() -> None:
+    world = World(LIMITS.replace(write_hard_mark=10_000))
+    session, first = world.attached()
+    world.sessions.detach(session, first)
+    for _ in range(100):
+        session.send(bytes(1_000))
+    second = come_back(world, session)
+    assert sum(len(message) for message in second.sent) < 10_000
+    assert second.gaps == [100 - len(second.sent)]
+
+
+def test_all_clients_together_are_bounded() -> None:
+    world = World(LIMITS.replace(replay_total_size=100_000))
+    away = []
+    for _ in range(20):
+        session, connection = world.attached()
+        world.sessions.detach(session, connection)
+        away.append(session)
+    for _ in range(3):
+        for session in away:
+            session.send(bytes(5_000))
+            assert 0 < world.sessions.statistics().replay_size <= 100_000
+    assert {session.missed for session in away} == {3}
+    received = [come_back(world, session) for session in away]
+    assert sum(len(connection.sent) for connection in received) == 100_000 // 5_128
+    for connection in received:
+        assert sum(connection.gaps) + len(connection.sent) == 3
+    assert world.sessions.statistics().replay_size == 0
+
+
+def test_without_room_nothing_is_kept_and_nothing_missed() -> None:
+    world = World(LIMITS.replace(replay_messages=0))
+    session, connection = world.attached()
+    world.sessions.detach(session, connection)
+    assert not session.send("lost")
+    assert session.missed == 0
+    assert come_back(world, session).gaps == []
+
+
+def test_a_session_that_is_over_takes_nothing(world: World) -> None:
+    session, connection = world.attached()
+    world.sessions.detach(session, connection)
+    session.send("kept")
+    world.clock.time += 120  # its timer is late
+    assert not session.send("too late")
+    world.clock.advance(0)
+    assert world.expired == [session]
+    assert not session.send("too late")
+    assert session.missed == 0
+    assert world.sessions.statistics().replay_size == 0
+
+    session, connection = world.attached()
+    world.sessions.destroy(session)
+    connection.is_open = False
+    assert not session.send("too late")
+
+
+@pytest.mark.parametrize("bad", [3, None, "\ud800"])
+def test_what_is_no_message_is_an_error_for_a_client_that_is_away(world: World, bad: Any) -> None:
+    session, connection = world.attached()
+    world.sessions.detach(session, connection)
+    with pytest.raises((TypeError, ValueError)):
+        session.send(bad)
+    assert session.missed == 0
+
+
+def test_what_the_connection_does_not_take_waits_for_the_next(world: World) -> None:
+    session, first = world.attached()
+    world.sessions.detach(session, first)
+    for letter in "abcd":
+        session.send(letter)
+
+    class Choosy(FakeConnection):
+        def send(self, message: Payload) -> bool:
+            self.is_open = len(self.sent) < 2
+            return super().send(message)
+
+    second = Choosy(session)
+    world.sessions.attach(session, second)
+    world.sessions.replay(session)
+    assert second.sent == ["a", "b"]
+    assert session.missed == 2
+    world.sessions.detach(session, second)
+    assert come_back(world, session).sent == ["c", "d"]
+
+
+@pytest.mark.parametrize("event", ["closed", "destroyed", "replaced"])
+def test_telling_of_the_gap_may_end_everything(event: str) -> None:
+    world = World(LIMITS.replace(replay_messages=1))
+    session, first = world.attached()
+    world.sessions.detach(session, first)
+    session.send("dropped")
+    session.send("kept")
+
+    class Ending(FakeConnection):
+        def report_gap(self, dropped: int) -> None:
+            super().report_gap(dropped)
+            if event == "closed":
+                self.is_open = False
+            elif event == "destroyed":
+                world.sessions.destroy(session)
+                self.is_open = False
+            else:
+                world.sessions.attach(session, third)
+
+    third = FakeConnection(session)
+    second = Ending(session)
+    world.sessions.attach(session, second)
+    world.sessions.replay(session)
+    assert (second.gaps, second.sent) == ([1], [])
+    if event == "destroyed":
+        assert session.missed == 0
+    else:
+        # Nobody has told the client: the next connection will.
+        world.sessions.attach(session, third)
+        world.sessions.replay(session)
+        assert (third.gaps, third.sent) == ([1], ["kept"])
+    assert world.sessions.statistics().replay_size == 0
+
+
+def test_nothing_is_sent_again_where_nobody_is(world: World) -> None:
+    session, first = world.attached()
+    world.sessions.detach(session, first)
+    session.send("kept")
+    world.sessions.replay(session)
+    closing = FakeConnection(session)
+    closing.is_open = False
+    world.sessions.attach(session, closing)
+    world.sessions.replay(session)
+    assert session.missed == 1
+
+
+def test_what_waits_goes_with_its_session(world: World) -> None:
+    for _ in range(10):
+        session, connection = world.attached()
+        world.sessions.detach(session, connection)
+        session.send(bytes(1_000))
+    assert world.sessions.statistics().replay_size > 10_000
+    world.clock.advance(121)
+    assert world.sessions.statistics().replay_size == 0
+
+
+# --- limits of an address ---------------------------------------------------------------------
+
+
+def test_one_address_gets_no_more_than_its_share_of_sessions() -> None:
+    world = World(LIMITS.replace(max_sessions_per_ip=3))
+    sessions = [world.create() for _ in range(3)]
+    with pytest.raises(SessionLimit, match="too many sessions of one address") as caught:
+        world.create()
+    assert caught.value.status == 429
+    assert caught.value.headers == (("Retry-After", "120"),)
+    world.sessions.create(address_key="192.0.2.1")
+    world.sessions.destroy(sessions[0])
+    world.create()
+    world.clock.advance(121)
+    assert len(world.sessions) == 0
+    assert world.sessions._count_by_address == {}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", ""])
+@pytest.mark.parametrize("is_exempt", [True, False])
+def test_loopback_may_have_any_number_unless_told_otherwise(host: str, is_exempt: bool) -> None:
+    limits = LIMITS.replace(max_sessions_per_ip=3, loopback_is_exempt=is_exempt)
+    sessions = SessionManager(FakeClock(), limits)
+    made = 0
+    for _ in range(10):
+        try:
+            sessions.create(address_key=address_key(host))
+            made += 1
+        except SessionLimit:
+            pass
+    assert made == (10 if is_exempt else 3)
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy keeps other books")
+def test_an_idle_session_is_small(world: World) -> None:
+    tracemalloc = pytest.importorskip("tracemalloc")
+    connections = [FakeConnection() for _ in range(5_000)]
+    tracemalloc.start()
+    try:
+        for connection in connections:
+            connection.session = world.create()
+            world.sessions.attach(connection.session, connection)
+        world.clock.advance(200)
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size / len(connections) < 400
 
 
 class Twin:
@@ -462,7 +854,8 @@ def test_any_history_agrees_with_a_twin_that_is_looked_at_every_second() -> None
             alive.pop(each, None)
         assert set(world.expired) == set(ended)
         assert len(world.expired) == len(ended)
-        assert len(world.sessions) == len(alive) == world.clock.pending
+        assert len(world.sessions) == len(alive)
+        assert world.clock.pending == bool(alive)
         attached = sum(twin.connection is not None for twin in alive.values())
         assert world.sessions.statistics().attached == attached
     assert len(ended) > 100

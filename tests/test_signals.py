@@ -15,7 +15,7 @@ from streams import FAIL_SAFE, with_every_selector
 from support import run_until
 
 from reactor import Reactor
-from reactor.signals import Signals, orderly_interrupt, wake_on_signals
+from reactor.signals import Signals, orderly_interrupt, signals_handled, wake_on_signals
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "SIGUSR1"), reason="the system has no signals to spare"
@@ -198,6 +198,116 @@ def test_handlers_that_are_not_restored_yet_can_be_restored_later() -> None:
     assert isinstance(in_thread(signals.remove, USR1), ValueError)
     assert signals.remove(USR1)
     assert signal.getsignal(USR1) is signal.SIG_DFL
+
+
+def test_a_handler_that_the_application_installed_meanwhile_stays(reactor: Reactor) -> None:
+    def handler(number: int, frame: object) -> None:
+        """Do nothing."""
+
+    reactor.add_signal_handler(USR1, pytest.fail)
+    signal.signal(USR1, handler)
+    assert reactor.remove_signal_handler(USR1)
+    assert signal.signal(USR1, signal.SIG_DFL) is handler
+
+
+# --- handlers for a while ------------------------------------------------------------------------
+
+
+def receive(reactor: Reactor, number: int, log: list[str]) -> str:
+    """Send a signal and return what it has led to."""
+    log.clear()
+    send(number)
+    run_until(reactor, lambda: log)
+    assert len(log) == 1
+    return log[0]
+
+
+def test_during_a_block_signals_lead_elsewhere(reactor: Reactor) -> None:
+    log: list[str] = []
+    with signals_handled(
+        reactor, {USR1: lambda: log.append("one"), USR2: lambda: log.append("two")}
+    ):
+        assert receive(reactor, USR2, log) == "two"
+        assert receive(reactor, USR1, log) == "one"
+    assert signal.getsignal(USR1) is signal.getsignal(USR2) is signal.SIG_DFL
+    assert not reactor.remove_signal_handler(USR1)
+
+
+def test_the_reactors_own_handler_comes_back(reactor: Reactor) -> None:
+    log: list[str] = []
+    reactor.add_signal_handler(USR1, log.append, "application")
+    for _ in range(2):
+        with signals_handled(reactor, {USR1: lambda: log.append("block")}):
+            with signals_handled(reactor, {USR1: lambda: log.append("inner block")}):
+                assert receive(reactor, USR1, log) == "inner block"
+            assert receive(reactor, USR1, log) == "block"
+        assert receive(reactor, USR1, log) == "application"
+    assert reactor.remove_signal_handler(USR1)
+    assert signal.getsignal(USR1) is signal.SIG_DFL
+
+
+def test_the_applications_own_handler_comes_back(reactor: Reactor) -> None:
+    def handler(number: int, frame: object) -> None:
+        """Do nothing."""
+
+    signal.signal(USR1, handler)
+    signal.signal(USR2, signal.SIG_IGN)
+    with signals_handled(reactor, {USR1: pytest.fail, USR2: pytest.fail}):
+        pass
+    assert signal.signal(USR1, signal.SIG_DFL) is handler
+    assert signal.signal(USR2, signal.SIG_DFL) is signal.SIG_IGN
+    assert not reactor.remove_signal_handler(USR1)
+
+
+def test_what_the_application_does_in_the_block_is_left_alone(reactor: Reactor) -> None:
+    log: list[str] = []
+
+    def handler(number: int, frame: object) -> None:
+        """Do nothing."""
+
+    with signals_handled(reactor, {USR1: pytest.fail, USR2: pytest.fail}):
+        reactor.add_signal_handler(USR1, log.append, "application")
+        signal.signal(USR2, handler)
+    assert receive(reactor, USR1, log) == "application"
+    assert reactor.remove_signal_handler(USR1)
+    assert signal.getsignal(USR1) is signal.SIG_DFL
+    assert signal.signal(USR2, signal.SIG_DFL) is handler
+    assert not reactor.remove_signal_handler(USR2)
+
+
+def test_what_the_application_removes_in_the_block_stays_removed(reactor: Reactor) -> None:
+    reactor.add_signal_handler(USR1, pytest.fail)
+    with signals_handled(reactor, {USR1: pytest.fail}):
+        assert reactor.remove_signal_handler(USR1)
+        assert signal.getsignal(USR1) is signal.SIG_DFL
+    assert signal.getsignal(USR1) is signal.SIG_DFL
+
+
+def test_a_reactor_closed_in_the_block_has_restored_everything() -> None:
+    with Reactor() as reactor, signals_handled(reactor, {USR1: pytest.fail}):
+        reactor.close()
+        assert signal.getsignal(USR1) is signal.SIG_DFL
+    assert signal.getsignal(USR1) is signal.SIG_DFL
+
+
+def test_a_signal_that_cannot_be_handled_leaves_the_others_as_they_were(reactor: Reactor) -> None:
+    with (
+        pytest.raises(ValueError, match="signal number out of range"),
+        signals_handled(reactor, {USR1: pytest.fail, 12_345: pytest.fail}),
+    ):
+        pytest.fail("the block ran")
+    assert signal.getsignal(USR1) is signal.SIG_DFL
+
+
+def test_outside_the_main_thread_the_block_runs_all_the_same(reactor: Reactor) -> None:
+    seen: list[object] = []
+
+    def look() -> None:
+        with signals_handled(reactor, {USR1: pytest.fail}):
+            seen.append(signal.getsignal(USR1))
+
+    assert in_thread(look) is None
+    assert seen == [signal.SIG_DFL]
 
 
 # --- Ctrl-C --------------------------------------------------------------------------------------

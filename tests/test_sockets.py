@@ -16,6 +16,7 @@ from streams import needs_unix_sockets
 from support import has_ipv6
 
 from reactor import open_tcp_sockets, open_unix_socket
+from reactor.sockets import SocketFile
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="the machine has no IPv6")
 
@@ -307,3 +308,59 @@ def test_a_failure_after_binding_leaves_no_file_behind(
     with pytest.raises(PermissionError):
         open_unix_socket(path)
     assert not os.path.lexists(path)
+
+
+# --- their files ---------------------------------------------------------------------------------
+
+
+@needs_unix_sockets
+def test_a_socket_file_can_be_removed(stack: ExitStack, path: str) -> None:
+    listen_unix(stack, path)
+    file = SocketFile(path)
+    file.remove()
+    assert not os.path.lexists(path)
+    file.remove()
+
+
+@needs_unix_sockets
+@pytest.mark.parametrize("what", ["another server", "file", "link", "directory"])
+def test_what_has_taken_its_place_is_left_alone(stack: ExitStack, path: str, what: str) -> None:
+    listen_unix(stack, path)
+    file = SocketFile(path)
+    os.rename(path, path + ".old")
+    if what == "another server":
+        listen_unix(stack, path)
+    elif what == "file":
+        Path(path).write_text("precious")
+    elif what == "link":
+        os.symlink(path + ".old", path)
+    else:
+        os.mkdir(path)
+    file.remove()
+    assert os.path.lexists(path)
+    assert can_connect_unix(path + ".old")
+
+
+@needs_unix_sockets
+def test_a_child_leaves_its_parents_file_alone(
+    stack: ExitStack, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen_unix(stack, path)
+    file = SocketFile(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        file.remove()
+    assert can_connect_unix(path)
+
+
+@needs_unix_sockets
+def test_a_file_that_cannot_be_removed_is_no_error(stack: ExitStack, path: str) -> None:
+    listen_unix(stack, path)
+    file = SocketFile(path)
+    os.rename(os.path.dirname(path), os.path.dirname(path) + ".old")
+    file.remove()
+
+
+def test_there_is_no_socket_file_without_a_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        SocketFile(str(tmp_path / "missing"))

@@ -740,7 +740,9 @@ def test_a_page_that_shuts_the_server_down_is_answered_first(stage: Stage) -> No
     other = stage.open_client(server)
     answer = read_answer(peer := stage.client(server, get("/quit")))
     assert (answer.status, answer.body) == (200, "bye")
-    assert other.received_close() == (1001, "the server is going away")
+    closed = other.received_close()
+    assert closed is not None
+    assert closed[1].startswith("the server is going away; retry after ")
     leave(stage, peer, other)
     assert server.statistics().http == 1
     check_at_rest(stage, server)
@@ -755,7 +757,7 @@ def test_a_client_whose_authentication_shuts_the_server_down_is_opened_and_close
     server = stage.server(authenticate=authenticate)
     peer = stage.client(server)
     assert read_head(peer).startswith("HTTP/1.1 101 ")
-    assert peer.received_close() == (1012, "restart")
+    assert peer.received_close() == (1012, "restart; retry after 3.09 s")
     peer.send_frame(FIN | Opcode.CLOSE, build_close(1012, ""))
     stage.settle()
     assert peer.sees_end

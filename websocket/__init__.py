@@ -46,7 +46,8 @@ from websocket.opcodes import CloseCode, Opcode
 from websocket.pool import ConnectionPool
 from websocket.reconnect import Reconnect
 from websocket.server import Server
-from websocket.session import Session, SessionManager
+from websocket.session import Session
+from websocket.session_manager import SessionManager
 from websocket.statistics import StatisticsSnapshot
 from websocket.upgrade import HTTPResponse
 

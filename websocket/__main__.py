@@ -5,8 +5,11 @@
     python -m websocket connect ws://127.0.0.1:8080/
 
 ``serve`` logs to stderr; SIGINT and SIGTERM let it close its connections and exit with status
-0, a second one at once. ``connect`` sends each line of stdin as a text message and prints what
-arrives; at the end of stdin it waits for the answers under way, then closes.
+0, a second one at once. SIGUSR1 makes it accept nobody any more and exit with status 0 when the
+last client has left: for a restart, when another process listens on the port (``--reuse-port``).
+
+``connect`` sends each line of stdin as a text message and prints what arrives; at the end of
+stdin it waits for the answers under way, then closes.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -24,6 +28,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from reactor import Reactor, ReactorClosed
+from reactor.signals import signals_handled
 from websocket.client import connect
 from websocket.connection import Connection
 from websocket.handshake import SAME_ORIGIN, Upgrader
@@ -175,7 +180,11 @@ def _serve(options: argparse.Namespace) -> int:
         compression=options.compression,
         upgrader=_upgrader(options),
     )
-    server.run()
+    handlers: dict[int, Callable[..., object]] = {}
+    if hasattr(signal, "SIGUSR1"):
+        handlers[signal.SIGUSR1] = server.drain
+    with signals_handled(server.reactor, handlers):
+        server.run()
     return 0
 
 

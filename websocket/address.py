@@ -23,6 +23,8 @@ UNKNOWN = "unknown"
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _match_ipv4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}").fullmatch
 _NETWORK_64 = ~(2**64 - 1)
+# The second is that of ::1; no other peer has an address of this network.
+_LOOPBACK_KEYS = frozenset({LOCAL, "::/64"})
 
 
 def address_key(host: str) -> str:
@@ -43,6 +45,11 @@ def is_loopback(host: str) -> bool:
     if isinstance(address, str):
         return address == LOCAL or address.startswith("127.")
     return address.is_loopback
+
+
+def is_loopback_key(key: str) -> bool:
+    """Tell whether a key is that of a peer on this machine."""
+    return key in _LOOPBACK_KEYS or key.startswith("127.")
 
 
 def _parse(host: str) -> str | IPv6Address:

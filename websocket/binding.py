@@ -14,6 +14,7 @@ from reactor import (
     open_tcp_sockets,
     open_unix_socket,
 )
+from reactor.sockets import SocketFile
 from websocket.errors import InvalidState
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Binding:
             self._open_sockets(),
             protocol_factory,
             transport_factory=self.transport_factory,
+            socket_file=self._socket_file(),
         )
 
     def _open_sockets(self) -> list[socket.socket]:
@@ -71,3 +73,9 @@ class Binding:
         if self._unix_path is not None:
             return [open_unix_socket(self._unix_path)]
         return open_tcp_sockets(self._host, self._port, reuse_port=self._reuse_port)
+
+    def _socket_file(self) -> SocketFile | None:
+        """Return the file to remove at the end; that of a socket made elsewhere is not ours."""
+        if self._sockets is not None or self._unix_path is None:
+            return None
+        return SocketFile(self._unix_path)

@@ -1,6 +1,6 @@
 """What a connection tells its user: the methods to override.
 
-    on_open ── on_message* on_ping* on_pong* on_writable* ── on_error? ── on_close
+    on_open ── on_gap? ── on_message* on_ping* on_pong* on_writable* ── on_error? ── on_close
 
 Each runs in the reactor's thread. One that raises costs its own connection: the traceback is
 logged, the peer gets close code 1011, and ``on_error`` is called with the exception. Where the
@@ -19,6 +19,18 @@ class Callbacks(Protocol):
 
     def on_open(self) -> None:
         """Handle the completed opening handshake; messages may be sent from here on."""
+
+    def on_gap(self, dropped: int) -> None:
+        """Tell the peer that messages to its session are lost; those that were kept follow.
+
+        Called right after ``on_open`` where ``Session.send`` had more to keep for an absent
+        client than the limits allow, or the server was restarted meanwhile. A ``Connection``
+        sends the text ``{"type":"gap","dropped":3}``, a ``MessageConnection`` an error envelope
+        with code 1 and ``{"dropped":3}`` as details.
+
+        Args:
+            dropped: how many.
+        """
 
     def on_message(self, message: str | bytes) -> None:
         """Handle a message: ``str`` for text, ``bytes`` for binary."""

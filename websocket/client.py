@@ -75,8 +75,9 @@ def connect(
         unix_path: connect to this Unix socket; the URL gives Host and path then.
         max_redirects: redirects to follow; 0 for none. Never from wss to ws, and never with
             credentials to another origin.
-        reconnect: True, or a ``Reconnect`` to control it by: after each end that was not asked
-            for, a new instance of the class is connected.
+        reconnect: after each end that was not asked for, connect a new instance of the class.
+            True, if that is to end by ``self.close()`` in a method of the class; a ``Reconnect``,
+            to end it from elsewhere by ``close`` or ``stop``.
 
     Returns:
         The connection, in state CONNECTING.
@@ -326,7 +327,7 @@ class ClientHandshake(Protocol):
 
     def _time_out(self) -> None:
         if self._transport is None:
-            self._unreachable(ConnectFailed("cannot connect within the time for the handshake"))
+            self._connector.give_up()
         else:
             self._refuse(HandshakeError(0, "the handshake took too long"))
 

@@ -3,7 +3,7 @@
     WebSocketError
     ├── HandshakeError            carries the HTTP status to answer with
     │   ├── ConnectionLimit       503 or 429, with Retry-After
-    │   └── SessionLimit          503, with Retry-After
+    │   └── SessionLimit          503 or 429, with Retry-After
     ├── ProtocolError             carries the close code to fail with
     │   ├── InvalidFrame          1002
     │   │   ├── InvalidOpcode
@@ -70,10 +70,11 @@ class SessionLimit(HandshakeError):
     Args:
         message: which limit was reached.
         retry_after: seconds until it makes sense to ask again.
+        status: 503 when the server is full, 429 when one address asks for too much.
     """
 
-    def __init__(self, message: str, retry_after: float) -> None:
-        super().__init__(503, message, _retry_after(retry_after))
+    def __init__(self, message: str, retry_after: float, status: int = 503) -> None:
+        super().__init__(status, message, _retry_after(retry_after))
 
 
 def _retry_after(seconds: float) -> tuple[tuple[str, str], ...]:

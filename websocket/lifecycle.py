@@ -356,9 +356,7 @@ class Lifecycle(Callbacks):
 
     def _write(self, buffers: tuple[bytes, ...]) -> None:
         assert self._transport is not None
-        for buffer in buffers:
-            self._statistics.bytes_out += len(buffer)
-        self._transport.writelines(buffers)
+        self._statistics.bytes_out += self._transport.writelines(buffers)
 
     # --- exceptions of the user's methods -----------------------------------------------------
 

@@ -96,9 +96,15 @@ class Limits:
 
     # --- sessions ---------------------------------------------------------------------------
     max_sessions: int = _limit(100_000, "sessions alive, attached or not")
+    # As many as an address can make in two minutes by its handshakes and connections.
+    max_sessions_per_ip: int | None = _limit(256, "sessions alive of one address")
     session_lifetime: float = _limit(86_400.0, "seconds a session lives at the most")
     session_idle_timeout: float | None = _limit(None, "seconds without a message in a session")
     detached_lifetime: float = _limit(120.0, "seconds a session waits for its client")
+    replay_messages: int = _limit(128, "messages kept for a client that is away")
+    replay_size: int = _limit(256 * KIB, "bytes kept for a client that is away")
+    # One for all, since 100,000 times the limit of one would be 24 GiB.
+    replay_total_size: int = _limit(64 * MIB, "bytes kept for all clients that are away")
 
     # --- shutdown ---------------------------------------------------------------------------
     shutdown_grace: float = _limit(30.0, "seconds for all connections to close at shutdown")
@@ -129,4 +135,6 @@ class Limits:
         return replace(self, **changes)
 
 
-_MAY_BE_ZERO = frozenset({"linger_timeout", "linger_size", "shutdown_grace", "detached_lifetime"})
+_MAY_BE_ZERO = frozenset(
+    {"linger_timeout", "linger_size", "shutdown_grace", "detached_lifetime", "replay_messages"}
+)

@@ -5,21 +5,18 @@ What a server tells it, in the life of one stream::
     admit(host) -> slot                     accepted; may raise ConnectionLimit
     open_session(...) -> session            authenticated; may raise SessionLimit
     opened(connection, slot)                the 101 response is written
+    replay(connection)                      on_open was called
     closed(connection, cause)               the stream is gone
     handshake_failed(slot, reason)          instead of the last two
     http_answered(slot)                     instead of the last three: a plain request
 
 What it does of its own accord: it closes a connection whose session was taken over by a newer
 one (``REPLACED``) or came to its end (``SESSION_EXPIRED``).
-
-There is no cap on sessions per address, because none is needed: sessions are made by
-handshakes, and those are rated per address. With the defaults an address leaves at most two
-minutes' worth of them behind.
 """
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from websocket.address import address_key
 from websocket.causes import Cause
@@ -27,8 +24,12 @@ from websocket.errors import ConnectionLimit
 from websocket.limits import Limits
 from websocket.opcodes import CloseCode
 from websocket.pool import ConnectionPool, Slot
-from websocket.session import Clock, ManagedConnection, Session, SessionManager
+from websocket.session import Clock, ManagedConnection, Session, SessionConnection
+from websocket.session_manager import SessionManager
 from websocket.statistics import Statistics, StatisticsSnapshot
+
+if TYPE_CHECKING:
+    from websocket.persistence import SessionStore
 
 
 class ConnectionManager:
@@ -41,12 +42,16 @@ class ConnectionManager:
         limits: by default ``Limits()``.
         on_session_expired: called once with each session that expired. If it had a
             connection, that is closing already; ``session.connection`` still tells it.
+        session_store: saves the sessions; without one they end with the process.
 
     Attributes:
         limits: as given.
         pool: the connections, to look up and to iterate over.
         sessions: the sessions, to look up.
         counters: for the connections to count their traffic in.
+
+    Raises:
+        OSError: the store of sessions cannot be used.
     """
 
     def __init__(
@@ -55,12 +60,15 @@ class ConnectionManager:
         limits: Limits | None = None,
         *,
         on_session_expired: Callable[[Session], object] | None = None,
+        session_store: SessionStore | None = None,
     ) -> None:
         self._clock = clock
         self._on_session_expired = on_session_expired
         self.limits = Limits() if limits is None else limits
         self.pool = ConnectionPool(self.limits)
-        self.sessions = SessionManager(clock, self.limits, on_expired=self._session_expired)
+        self.sessions = SessionManager(
+            clock, self.limits, on_expired=self._session_expired, store=session_store
+        )
         self.counters = Statistics()
 
     @property
@@ -136,7 +144,7 @@ class ConnectionManager:
         if self.pool.release(slot):
             self.counters.count_http()
 
-    def opened(self, connection: ManagedConnection, slot: Slot) -> None:
+    def opened(self, connection: SessionConnection, slot: Slot) -> None:
         """Take in a connection that is now open, and give it its session.
 
         The session's previous connection, if it has one, is closed. A session that ended
@@ -153,6 +161,12 @@ class ConnectionManager:
         previous = self.sessions.attach(session, connection)
         if previous is not None:
             previous.end(Cause.REPLACED, CloseCode.SESSION_REPLACED, "a newer connection took over")
+
+    def replay(self, connection: ManagedConnection) -> None:
+        """Send what was kept for a client that has come back; its ``on_open`` was called."""
+        session = connection.session
+        if session is not None and session.connection is connection:
+            self.sessions.replay(session)
 
     def closed(self, connection: ManagedConnection, cause: Cause) -> None:
         """Let a connection go whose stream is gone; only the first call counts."""
@@ -177,8 +191,16 @@ class ConnectionManager:
         """Return all numbers as they are now; callable from any thread."""
         return self.counters.snapshot(self.sessions.statistics())
 
+    def open(self) -> None:
+        """Take in the sessions that the store has, if there is one. Only needed after ``close``.
+
+        Raises:
+            OSError: the store cannot be used.
+        """
+        self.sessions.open()
+
     def close(self) -> None:
-        """Destroy all sessions; call it when the last connection is gone."""
+        """Let go of all sessions: without a store they are destroyed."""
         self.sessions.close()
 
     def _session_expired(self, session: Session) -> None:

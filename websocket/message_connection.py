@@ -20,6 +20,9 @@ from websocket.errors import EnvelopeError
 from websocket.message import SUBPROTOCOL, Message, MessageOpcode
 from websocket.opcodes import CloseCode
 
+GAP = 1
+"""The code of the error envelope that tells of a gap; those of bad envelopes are negative."""
+
 Handler = Callable[[Connection, Union[Message, str, bytes]], object]
 
 
@@ -36,6 +39,13 @@ class MessageConnection(Connection):
     def send_envelope(self, message: Message) -> bool:
         """Send an envelope; see ``send``."""
         return self.send(message.encode())
+
+    def on_gap(self, dropped: int) -> None:
+        """Send an error envelope with code 1 and ``{"dropped": 3}`` as details."""
+        details = {"dropped": dropped}
+        self.send_envelope(
+            Message.error(GAP, "messages were dropped", details, timestamp=time.time_ns())
+        )
 
     def on_message(self, message: str | bytes) -> None:
         """Read an envelope and answer what the protocol answers by itself."""
@@ -61,6 +71,12 @@ class _FunctionConnection(MessageConnection):
     __slots__ = ()
 
     handler: Handler
+
+    def on_gap(self, dropped: int) -> None:
+        if self.subprotocol == SUBPROTOCOL:
+            super().on_gap(dropped)
+        else:
+            Connection.on_gap(self, dropped)
 
     def on_message(self, message: str | bytes) -> None:
         if self.subprotocol == SUBPROTOCOL:

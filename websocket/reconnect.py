@@ -5,8 +5,15 @@
 
 The waits are drawn at random between zero and a bound that doubles ("full jitter"), so that a
 thousand clients which lost the same server do not come back in the same second. A hint of the
-server, Retry-After, is the least wait, to which the drawn one is added. Each try is a new
-connection of the same class, with the session id of the last one, so that it resumes its session.
+server goes before that (``retry.py`` has its forms):
+
+    Retry-After     of a refusal: the least wait, to which the drawn one is added
+    retry after     of a close frame: the wait, because the server has drawn it for this client
+                    alone, but not above the cap; with the drawn one added if the last
+                    connection, too, did not last
+
+Each try is a new connection of the same class, with the session id of the last one, so that it
+resumes its session.
 
 Source: RFC 6455, 7.2.3; M. Brooker, "Exponential Backoff And Jitter", 2015.
 """
@@ -22,6 +29,7 @@ from reactor import Reactor, Timer
 from websocket.connection import Connection
 from websocket.errors import HandshakeError
 from websocket.opcodes import CloseCode
+from websocket.retry import hint_of_close, hint_of_refusal
 
 logger = logging.getLogger("websocket")
 
@@ -36,14 +44,14 @@ _MAX_HINT = 3600.0
 class Reconnect:
     """Keep one client connected; pass it to ``connect``. Reactor's thread only.
 
-    It ends when the application closes or aborts ``connection``, also while the next try is
-    waited for; when ``stop`` is called; and when the server, or the proxy, does not want this
-    client.
+    It ends when ``close`` or ``stop`` is called; when the application closes or aborts the present
+    ``connection``, as with ``self.close()`` in one of its methods, also while the next try is
+    waited for; and when the server, or the proxy, does not want this client.
 
     Args:
         first: seconds within which the first try comes.
         base: the bound of the second wait is twice this many seconds; it doubles from there.
-        cap: seconds that no bound exceeds.
+        cap: seconds that no bound, and no hint in a close frame, exceeds.
         reset_after: seconds a connection must have been open for the waits to start anew.
         random_source: returns a number from 0 to 1.
 
@@ -101,6 +109,16 @@ class Reconnect:
         if self._timer is not None:
             self._timer.cancel()
 
+    def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Try no more, and close the present connection. Idempotent.
+
+        Raises:
+            ValueError: see ``Connection.close``.
+        """
+        if self.connection is not None:
+            self.connection.close(code, reason)
+        self.stop()
+
     # --- for connect ------------------------------------------------------------------------
 
     def begin(
@@ -127,8 +145,7 @@ class Reconnect:
         opened_at = connection.opened_at
         if opened_at is not None and self._reactor.time - opened_at >= self._reset_after:
             self._failures = 0
-        # Added, not compared: all clients that were turned away together got the same hint.
-        wait = _hint(connection.error) + self._random() * self._bound()
+        wait = self._wait(connection)
         self._failures += 1
         logger.debug("%r ended; next try in %.1f s", connection, wait)
         self._timer = self._reactor.call_later(wait, self._try_again, connection.session_id)
@@ -141,6 +158,17 @@ class Reconnect:
     def _try_again(self, session_id: str | None) -> None:
         if not self._is_over:
             self.connection = self._dial(session_id)
+
+    def _wait(self, connection: Connection) -> float:
+        """Return the seconds until the next try."""
+        end = connection.closed
+        hint = None if end is None else hint_of_close(end.code, end.reason)
+        if hint is not None:
+            hint = min(hint, self._cap)
+            # "retry after 0 s" again and again must not become a flood of ours.
+            return hint + self._random() * self._bound() if self._failures else hint
+        # Added, not compared: all clients that were turned away together got the same hint.
+        return _hint_of_error(connection.error) + self._random() * self._bound()
 
     def _bound(self) -> float:
         if not self._failures:
@@ -157,16 +185,11 @@ def _is_unwanted(connection: Connection) -> bool:
     return end is not None and end.code in _FINAL_CODES
 
 
-def _hint(error: Exception | None) -> float:
-    """Return the seconds that the server asked to wait (Retry-After); 0 for no hint.
-
-    Only the form in seconds counts; a date would need a clock that agrees with the server's.
-    """
+def _hint_of_error(error: Exception | None) -> float:
+    """Return the seconds that a refusal asks to wait; 0 for no hint."""
     refusal = _refusal_of(error)
-    for name, value in () if refusal is None else refusal.headers:
-        if name.lower() == "retry-after" and value.isascii() and value.isdigit():
-            return min(float(value[:9]), _MAX_HINT)
-    return 0.0
+    hint = None if refusal is None else hint_of_refusal(refusal.headers)
+    return 0.0 if hint is None else min(hint, _MAX_HINT)
 
 
 def _refusal_of(error: Exception | None) -> HandshakeError | None:

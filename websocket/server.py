@@ -5,51 +5,49 @@
                        └── ConnectionManager: limits, sessions, statistics
 
 A server runs on a reactor of its own or on one that it shares with other servers, clients and
-timers. It can be started and shut down several times.
+timers. It can be started and shut down several times; ``shutdown.py`` and ``running.py`` do that.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reactor import Listener, Reactor, Timer, send_at_once
+from reactor import Listener, Reactor, send_at_once
 from websocket.binding import Binding
-from websocket.causes import Cause
 from websocket.connection import Connection
 from websocket.deflate import Deflate
 from websocket.deflate_codec import Compressor
-from websocket.errors import HandshakeError, InvalidState
+from websocket.errors import InvalidState
 from websocket.frame import build_close
 from websocket.frame_writer import Payload, encode_message
 from websocket.handshake import Upgrader
+from websocket.hooks import Hooks
 from websocket.http11 import Request
 from websocket.lifecycle import Lifecycle
 from websocket.limits import Limits
 from websocket.manager import ConnectionManager
-from websocket.opcodes import CloseCode
 from websocket.ratelimit import BucketTable
+from websocket.running import run
 from websocket.session import Session
+from websocket.shutdown import Shutdown, goodbye
 from websocket.statistics import MAX_REASONS, StatisticsSnapshot
 from websocket.upgrade import AnyHandler, HTTPResponse, Routes, ServerHandshake
 
 if TYPE_CHECKING:
     from reactor.tls import ServerTLS
+    from websocket.persistence import SessionStore
 
 logger = logging.getLogger("websocket")
-
-_NOT_FOUND = HTTPResponse("this is a WebSocket server, and no page\n", 404)
 
 
 class Server:
     """Accept WebSocket connections and give each an instance of your class.
 
-    Own thread of the reactor only, except ``broadcast``, ``shutdown`` and ``statistics``.
+    Own thread of the reactor only, except ``broadcast``, ``drain``, ``shutdown`` and
+    ``statistics``.
 
     Args:
         handler: a ``Connection`` subclass, or a function ``handler(connection, message)``, for
@@ -73,10 +71,14 @@ class Server:
         on_http_request: called with a plain GET or HEAD ``Request``; returns an
             ``HTTPResponse``, or None for 404.
         on_session_expired: called with each ``Session`` that came to its end.
+        session_store: keeps the sessions over a restart, for example a ``SQLiteStore``; see
+            ``websocket.session_store``. It is opened here, and closed by ``close``.
 
     Attributes:
         manager: the connections, sessions and counters of this server.
-        is_shutting_down: True from ``shutdown`` until the last stream is gone.
+
+    Raises:
+        OSError: the store of sessions cannot be used.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Server:
         authenticate: Callable[[Request], str | None] | None = None,
         on_http_request: Callable[[Request], HTTPResponse | None] | None = None,
         on_session_expired: Callable[[Session], object] | None = None,
+        session_store: SessionStore | None = None,
     ) -> None:
         self.routes = Routes(handler)
         self._binding = Binding(
@@ -108,18 +111,21 @@ class Server:
         self.reactor = Reactor() if reactor is None else reactor
         self.limits = Limits() if limits is None else limits
         self.upgrader = Upgrader() if upgrader is None else upgrader
-        self._authenticate = authenticate
-        self._on_http_request = on_http_request
-        self._on_session_expired = on_session_expired
-        self.manager = ConnectionManager(
-            self.reactor, self.limits, on_session_expired=self._session_expired
-        )
+        self.hooks = Hooks(authenticate, on_http_request, on_session_expired)
+        try:
+            self.manager = ConnectionManager(
+                self.reactor,
+                self.limits,
+                on_session_expired=self.hooks.session_expired,
+                session_store=session_store,
+            )
+        except BaseException:
+            if self._owns_reactor:
+                self.reactor.close()
+            raise
         self.handshakes: set[ServerHandshake] = set()
-        self.is_shutting_down = False
         self._listener: Listener | None = None
-        self._grace_timer: Timer | None = None
-        self._on_drained: list[Callable[[], object]] = []
-        self._is_in_run = False
+        self._shutdown = Shutdown(self)
         self._is_closed = False
         self._reports = BucketTable(1 / 5, 1, MAX_REASONS)
 
@@ -137,8 +143,9 @@ class Server:
         """
         if self._is_closed:
             raise InvalidState("the server is closed: make a new one")
-        if self._listener is not None or self.is_shutting_down:
+        if self._listener is not None or self.is_draining:
             raise InvalidState("the server is running already: shut it down first")
+        self.manager.open()
         self._listener = self._binding.listen(self.reactor, self._new_handshake)
         logger.info("listening on %s", ", ".join(map(str, self.addresses)))
         return self
@@ -147,7 +154,7 @@ class Server:
         """Start unless started, serve until shut down, and close.
 
         In the main thread SIGINT and SIGTERM begin the shutdown, a second one ends it at once,
-        and SIGHUP reloads the certificate.
+        and SIGHUP reloads the certificate; handlers that were there before come back at the end.
         ``KeyboardInterrupt`` and ``SystemExit`` raised by a callback begin it, too, and are
         raised again at its end. ``reactor.stop`` ends it without a shutdown.
 
@@ -155,36 +162,59 @@ class Server:
             OSError: the address cannot be bound.
             InvalidState: its own reactor is closed.
         """
-        self._is_in_run = True
+        self._shutdown.stops_reactor = True
         try:
-            if self._listener is None and not self.is_shutting_down:
-                self.start()
-            with self._signals_handled():
-                try:
-                    self.reactor.run()
-                except (KeyboardInterrupt, SystemExit):
-                    self.shutdown()
-                    self.reactor.run()
-                    raise
+            run(self, self._shutdown, has_certificate=self._binding.tls is not None)
         finally:
-            self._is_in_run = False
+            self._shutdown.stops_reactor = False
             self.close()
+
+    def drain(
+        self,
+        timeout: float | None = None,
+        *,
+        restart: bool = True,
+        on_done: Callable[[], object] | None = None,
+    ) -> None:
+        """Accept no further connections, and let those that are open go on. Any thread.
+
+        For a rolling restart: the port is given up at once, so that another process which
+        listens on it (``reuse_port``), or another machine, gets the new clients, while the old
+        ones stay until they leave by themselves. ``is_draining`` and the statistics tell that it
+        goes on; at its end ``on_done`` is called and ``run`` returns. ``shutdown`` cuts it
+        short. A second call changes nothing, but its ``on_done`` is called as well.
+
+        Args:
+            timeout: seconds after which those who are left are closed as by ``shutdown``; by
+                default nobody is.
+            restart: what they are told then, see ``shutdown``.
+            on_done: called once in the reactor's thread, after the last ``on_close``.
+
+        Raises:
+            ReactorClosed: from another thread, when the reactor is closed.
+        """
+        self._in_own_thread(self._shutdown.drain, timeout, restart, on_done)
 
     def shutdown(
         self,
-        code: int = CloseCode.GOING_AWAY,
-        reason: str = "the server is going away",
+        code: int | None = None,
+        reason: str | None = None,
         *,
+        restart: bool = False,
         grace: float | None = None,
         on_done: Callable[[], object] | None = None,
     ) -> None:
         """Accept no further connections, and close those that are open. Any thread.
 
-        A second call changes nothing, but its ``on_done`` is called as well.
+        Close frames are sent at least 64 every tenth of a second, to all within half of the
+        grace. With the codes 1001, 1012 and 1013 each says when to come back, "retry after 2.53
+        s" at the end of its reason, spread over 5 seconds; our client waits that long
+        (``retry.py``). A second call changes nothing, but its ``on_done`` is called as well.
 
         Args:
-            code: the close code for all.
-            reason: at most 123 bytes of UTF-8.
+            code: the close code for all; by default 1001, or 1012 for a restart.
+            reason: at most 123 bytes of UTF-8; up to 103 leave room for the hint.
+            restart: the service will be back.
             grace: seconds after which what is still there is aborted; by default
                 ``limits.shutdown_grace``.
             on_done: called once in the reactor's thread, after the last ``on_close``.
@@ -193,16 +223,18 @@ class Server:
             ValueError: a code that must not be sent, or too long a reason.
             ReactorClosed: from another thread, when the reactor is closed.
         """
+        usual_code, usual_reason = goodbye(restart)
+        code = usual_code if code is None else code
+        reason = usual_reason if reason is None else reason
         build_close(code, reason)
-        if not self.reactor.is_own_thread():
-            self.reactor.call_soon_threadsafe(self._shut_down, code, reason, grace, on_done)
-        else:
-            self._shut_down(code, reason, grace, on_done)
+        self._in_own_thread(self._shutdown.close, code, reason, grace, on_done)
 
     def close(self) -> None:
         """Abort everything that is left, at once. Not from within a callback of its own reactor."""
-        self._stop_listening()
-        self._abort_all()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+        self._shutdown.abort()
         self.manager.close()
         if self._owns_reactor:
             self._is_closed = True
@@ -244,6 +276,19 @@ class Server:
     # --- asking -----------------------------------------------------------------------------
 
     @property
+    def is_draining(self) -> bool:
+        """Tell whether nobody new is taken in: from ``drain`` or ``shutdown`` to the last end.
+
+        For the answer of a health check, in ``on_http_request`` of another server for example.
+        """
+        return self._shutdown.is_draining
+
+    @property
+    def is_shutting_down(self) -> bool:
+        """Tell whether everybody is sent away: from ``shutdown`` to the last end."""
+        return self._shutdown.is_closing
+
+    @property
     def addresses(self) -> list[Any]:
         """The addresses that are listened on, as sockets give them; empty when not started."""
         return [] if self._listener is None else self._listener.addresses
@@ -267,7 +312,7 @@ class Server:
 
     def statistics(self) -> StatisticsSnapshot:
         """Return all numbers as they are now. Any thread."""
-        return self.manager.statistics()
+        return self.manager.statistics()._replace(is_draining=self.is_draining)
 
     # --- messages ---------------------------------------------------------------------------
 
@@ -284,43 +329,14 @@ class Server:
         """
         head, payload = encode_message(message)
         receivers = None if to is None else list(to)
-        if not self.reactor.is_own_thread():
-            self.reactor.call_soon_threadsafe(self._broadcast, head, payload, receivers)
-        else:
-            self._broadcast(head, payload, receivers)
+        self._in_own_thread(self._broadcast, head, payload, receivers)
 
     def _broadcast(self, head: int, payload: bytes, to: list[Connection] | None) -> None:
         frames: dict[Compressor | None, tuple[bytes, ...]] = {}
         for connection in self.connections if to is None else to:
             connection.send_shared(head, payload, frames)
 
-    # --- for the opening handshake ----------------------------------------------------------
-
-    def authenticate(self, request: Request) -> str | None:
-        """Return the user's id, or None for nobody in particular.
-
-        Raises:
-            HandshakeError: the user may not connect.
-            TypeError: the application's hook returned something else.
-        """
-        if self._authenticate is None:
-            return None
-        user_id = self._authenticate(request)
-        if user_id is not None and not isinstance(user_id, str):
-            raise TypeError(f"authenticate() returned {type(user_id).__name__}, not str or None")
-        return user_id
-
-    def answer_http(self, request: Request) -> HTTPResponse:
-        """Return the answer to a plain request."""
-        response = None
-        if self._on_http_request is not None:
-            response = self._on_http_request(request)
-        return _NOT_FOUND if response is None else response
-
-    @property
-    def allow(self) -> str:
-        """The methods that are allowed, for the Allow field of a refusal."""
-        return "GET" if self._on_http_request is None else "GET, HEAD"
+    # --- for its parts ------------------------------------------------------------------------
 
     def connection_ended(self, connection: Lifecycle) -> None:
         """Let go of a connection that is over; called by the connection."""
@@ -330,15 +346,13 @@ class Server:
 
     def check_drained(self) -> None:
         """Finish a shutdown when the last stream is gone."""
-        if self._grace_timer is None or self.handshakes or self.manager.pool.admitted:
-            return
-        self._grace_timer.cancel()
-        self._grace_timer = None
-        self.is_shutting_down = False
-        done, self._on_drained = self._on_drained, []
-        # Soon, not now: the last connection is about to call on_close.
-        for callback in (*done, self._stop_run):
-            self.reactor.call_soon(callback)
+        self._shutdown.check()
+
+    def stop_listening(self) -> None:
+        """Accept nobody but those who have connected already; called by the shutdown."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.finish()
 
     def report(self, kind: str, text: str, *values: object) -> None:
         """Log what a peer did; of each kind at most one line in five seconds.
@@ -353,84 +367,9 @@ class Server:
     def _new_handshake(self) -> ServerHandshake:
         return ServerHandshake(self)
 
-    def _shut_down(
-        self,
-        code: int,
-        reason: str,
-        grace: float | None,
-        on_done: Callable[[], object] | None,
-    ) -> None:
-        if on_done is not None:
-            self._on_drained.append(on_done)
-        if self.is_shutting_down:
-            self.reactor.call_soon(self.check_drained)
-            return
-        self.is_shutting_down = True
-        self._stop_listening()
-        seconds = self.limits.shutdown_grace if grace is None else grace
-        # Soon, not now: it may be a hook that calls, whose request is to be answered first.
-        self.reactor.call_soon(self._end_all, code, reason, seconds)
-
-    def _end_all(self, code: int, reason: str, grace: float) -> None:
-        self._grace_timer = self.reactor.call_later(grace, self._abort_all)
-        for handshake in list(self.handshakes):
-            handshake.refuse(HandshakeError(503, reason, (("Retry-After", "5"),)))
-        for connection in self.connections:
-            connection.end(Cause.SHUTDOWN, code, reason)
-        self.check_drained()
-
-    def _stop_run(self) -> None:
-        if self._is_in_run:
-            self.reactor.stop()
-
-    def _stop_listening(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
-
-    def _abort_all(self) -> None:
-        for handshake in list(self.handshakes):
-            handshake.abort()
-        for connection in self.connections:
-            connection.abort()
-
-    def _session_expired(self, session: Session) -> None:
-        try:
-            if self._on_session_expired is not None:
-                self._on_session_expired(session)
-        except Exception:
-            # It must not cost the connection of the session its on_close.
-            logger.exception("on_session_expired raised")
-
-    @contextmanager
-    def _signals_handled(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM begin the shutdown, SIGHUP reload; only in the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers = {signal.SIGINT: self._on_stop_signal, signal.SIGTERM: self._on_stop_signal}
-        if self._binding.tls is not None and hasattr(signal, "SIGHUP"):
-            handlers[signal.SIGHUP] = self._on_reload_signal
-        for number, handler in handlers.items():
-            self.reactor.add_signal_handler(number, handler)
-        try:
-            yield
-        finally:
-            for number in handlers:
-                self.reactor.remove_signal_handler(number)
-
-    def _on_reload_signal(self) -> None:
-        try:
-            self.reload_certificates()
-        except OSError as error:
-            logger.error("the new certificate is refused, the old one stays: %s", error)
+    def _in_own_thread(self, method: Callable[..., object], *args: object) -> None:
+        """Call a method in the reactor's thread: now, or soon if this is another one."""
+        if self.reactor.is_own_thread():
+            method(*args)
         else:
-            logger.info("certificate reloaded")
-
-    def _on_stop_signal(self) -> None:
-        if self.is_shutting_down:
-            logger.info("second signal: closing at once")
-            self._abort_all()
-        else:
-            logger.info("shutting down")
-            self.shutdown()
+            self.reactor.call_soon_threadsafe(method, *args)

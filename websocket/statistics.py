@@ -33,6 +33,8 @@ class SessionStatistics(NamedTuple):
         attached: alive and with a connection.
         detached: alive and waiting for their client.
         created, resumed, expired, destroyed: counted since the start.
+        replay_size: bytes that wait for clients that are away.
+        save_failures: writes to the store that failed since the start.
     """
 
     active: int
@@ -42,6 +44,8 @@ class SessionStatistics(NamedTuple):
     resumed: int
     expired: int
     destroyed: int
+    replay_size: int = 0
+    save_failures: int = 0
 
 
 class StatisticsSnapshot(NamedTuple):
@@ -60,6 +64,7 @@ class StatisticsSnapshot(NamedTuple):
         closed_by_cause: the same by cause; every cause is present.
         messages_in, messages_out, bytes_in, bytes_out: over all connections.
         sessions: the numbers of the sessions.
+        is_draining: nobody new is taken in; the server comes to its end.
     """
 
     accepted: int
@@ -77,6 +82,7 @@ class StatisticsSnapshot(NamedTuple):
     bytes_in: int
     bytes_out: int
     sessions: SessionStatistics
+    is_draining: bool = False
 
 
 class Statistics:

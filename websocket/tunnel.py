@@ -113,6 +113,14 @@ class Tunnel(Protocol):
             transport.set_protocol(Protocol())
             transport.abort()
 
+    def give_up(self) -> None:
+        """Fail now, as when the time is over, and name what takes so long."""
+        if self._transport is None:
+            self._connector.give_up()
+        else:
+            host, port = self._target
+            self._fail(f"the proxy has not connected to {host} port {port} in time")
+
     def connection_made(self, transport: Transport) -> None:
         """Ask the proxy to connect."""
         self._transport = transport

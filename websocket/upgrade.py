@@ -123,7 +123,7 @@ class ServerHandshake(Protocol):
         server.handshakes.add(self)
         try:
             self._slot = server.manager.admit(self._host)
-            if server.is_shutting_down:
+            if server.is_draining:
                 raise HandshakeError(503, "the server is going away", (("Retry-After", "5"),))
         except HandshakeError as error:
             self.refuse(error)
@@ -235,7 +235,7 @@ class ServerHandshake(Protocol):
     def _serve_http(self, request: Request) -> None:
         server = self._server
         server.upgrader.judge_host(request, is_secure=server.is_secure)
-        response = server.answer_http(request)
+        response = server.hooks.answer_http(request)
         body = response.body
         if isinstance(body, str):
             body = body.encode()
@@ -256,11 +256,11 @@ class ServerHandshake(Protocol):
             request,
             is_secure=server.is_secure,
             subprotocols=_subprotocols(connection_class, server.upgrader),
-            allow=server.allow,
+            allow=server.hooks.allow,
         )
         if connection_class is None:
             raise HandshakeError(404, "no WebSocket is served at this path")
-        user_id = server.authenticate(request)
+        user_id = server.hooks.authenticate(request)
         session, headers = self._open_session(request, user_id)
         connection = connection_class(
             server.reactor,
@@ -304,6 +304,7 @@ class ServerHandshake(Protocol):
         connection.session_id = session.id
         self._server.manager.opened(connection, self._slot)
         connection.open(self._transport, request, upgrade.subprotocol)
+        self._server.manager.replay(connection)
         if self._head_reader.leftover:
             connection.data_received(memoryview(self._head_reader.leftover))
 

@@ -839,7 +839,7 @@ def test_what_a_header_says_of_the_address_is_ignored(hostile: Besiege, name: st
 
 def test_h43_a_storm_of_connections_is_taken_in_batches(hostile: Besiege, stage: Stage) -> None:
     listener = MemoryListener(stage)
-    limits = Limits(max_connections=501, max_connections_per_ip=None)
+    limits = Limits(max_connections=501, max_connections_per_ip=None, max_sessions_per_ip=None)
     arena = hostile(sockets=[as_socket(listener)], limits=limits)
     peers = [listener.connect() for _ in range(1_000)]
     turns = 0

@@ -11,7 +11,21 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 
-ROWS = [f"H{number:02}" for number in (*range(1, 86), *range(122, 129))]
+ROWS = [
+    f"H{number:02}"
+    for number in (
+        *range(1, 86),
+        94,
+        95,
+        98,
+        100,
+        101,
+        102,
+        104,
+        *range(110, 116),
+        *range(120, 129),
+    )
+]
 
 # A row is named by the name of a test, or by the first word of its parameters.
 _NAMED = re.compile(r"/test_hostile_(\w+)\.py::(?:test_h(\d+)_|\S*?[\[-]H(\d+)-)")
