@@ -37,15 +37,20 @@ def build_settings() -> dict[str, Any]:
     if not is_wanted():
         return {}
     is_stable = has_stable_abi()
-    accelerator = Extension(
-        "websocket._speedups",
-        sources=["websocket/_speedups.c"],
-        define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_stable else [],
-        py_limited_api=is_stable,
-        optional=True,
-    )
+    # The reactor's is about descriptors, which sockets are not on Windows.
+    packages = ["websocket"] if sys.platform == "win32" else ["websocket", "reactor"]
+    accelerators = [
+        Extension(
+            f"{package}._speedups",
+            sources=[f"{package}/_speedups.c"],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_stable else [],
+            py_limited_api=is_stable,
+            optional=True,
+        )
+        for package in packages
+    ]
     return {
-        "ext_modules": [accelerator],
+        "ext_modules": accelerators,
         "cmdclass": {"build_ext": BuildAccelerator},
         "options": {"bdist_wheel": {"py_limited_api": "cp311"}} if is_stable else {},
     }

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from reactor.event_handler import READ, WRITE
@@ -221,7 +221,7 @@ class TLSTransport(Transport):
         if not self._handshake_wants:
             super().flush()
 
-    def _send(self, buffers: list[Buffer]) -> int:
+    def _send(self, buffers: Sequence[Buffer]) -> int:
         self._write_wants_read = False
         sent = 0
         try:
@@ -235,7 +235,7 @@ class TLSTransport(Transport):
             self._write_wants_read = True
         return sent
 
-    def _chunks(self, buffers: list[Buffer]) -> Iterator[Buffer]:
+    def _chunks(self, buffers: Sequence[Buffer]) -> Iterator[Buffer]:
         """Cut what waits into chunks: small writes share records, large ones are not copied.
 
         OpenSSL takes a chunk whole or not at all, and wants one that it did not take again: the

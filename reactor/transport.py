@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from reactor.event_handler import READ, WRITE, EventHandler
 from reactor.protocol import Protocol
 from reactor.sockets import close_socket
+from reactor.speedups import receive, send
 
 if TYPE_CHECKING:
     from reactor.loop import Reactor
@@ -42,6 +44,7 @@ _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
 _WOULD_BLOCK = (BlockingIOError, InterruptedError)
 
 Buffer = Union[bytes, memoryview]
+_NOTHING: tuple[Buffer, ...] = ()
 
 
 class Transport(EventHandler):
@@ -64,6 +67,7 @@ class Transport(EventHandler):
         "_high",
         "_is_blocked",
         "_is_closing",
+        "_is_direct",
         "_is_ending",
         "_is_pausing",
         "_is_reading",
@@ -82,10 +86,14 @@ class Transport(EventHandler):
         self._socket = sock
         self._protocol = protocol
         self._peername = peername
-        self._buffers: list[Buffer] = []
+        # What waits: as it was written, until something is added to it or a part of it sent.
+        self._buffers: Sequence[Buffer] = _NOTHING
         self._buffered = 0
         self._high = HIGH_WATERMARK
         self._low = HIGH_WATERMARK // 4
+        # The accelerator goes by the descriptor's number. What only looks like a socket, in
+        # tests or for TLS, has methods.
+        self._is_direct = type(sock) is socket.socket
         self._is_reading = True
         self._has_eof = False
         self._is_blocked = False
@@ -169,7 +177,10 @@ class Transport(EventHandler):
         if mask & READ:
             buffer = self._reactor.receive_buffer
             try:
-                size = self._socket.recv_into(buffer)
+                if self._is_direct and receive is not None:
+                    size = receive(self.fd, buffer)
+                else:
+                    size = self._socket.recv_into(buffer)
             except _WOULD_BLOCK:
                 pass
             except OSError as error:
@@ -212,9 +223,13 @@ class Transport(EventHandler):
             return 0
         waiting = self._buffers
         if not waiting:
-            # Otherwise a flush is under way already: at the end of the turn, or when writable.
+            self._buffers = buffers if type(buffers) is tuple else tuple(buffers)
             self._reactor.flush_soon(self)
-        waiting += buffers
+        # Otherwise a flush is under way already: at the end of the turn, or when writable.
+        elif type(waiting) is list:
+            waiting += buffers
+        else:
+            self._buffers = [*waiting, *buffers]
         size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         self._buffered += size
         if self._buffered > self._high:
@@ -263,7 +278,7 @@ class Transport(EventHandler):
             return
         if sent == self._buffered and not (self._is_blocked or self._is_pausing or self._is_ending):
             # Nearly always: all of it at the first attempt, and nothing waited for that.
-            buffers.clear()
+            self._buffers = _NOTHING
             self._buffered = 0
             return
         self._drop_sent(sent)
@@ -288,20 +303,22 @@ class Transport(EventHandler):
                 logger.exception("pause_writing of %r raised", self._protocol)
                 self._shut(error)
 
-    def _send(self, buffers: list[Buffer]) -> int:
+    def _send(self, buffers: Sequence[Buffer]) -> int:
         if len(buffers) == 1:
+            if self._is_direct and send is not None:
+                return send(self.fd, buffers[0])
             return self._socket.send(buffers[0])
         if self._buffered > _JOIN_LIMIT and _HAS_SENDMSG:
             return self._socket.sendmsg(buffers[:_MAX_GATHERED])
         joined = b"".join(buffers)
-        buffers[:] = [joined]
+        self._buffers = (joined,)
         return self._socket.send(joined)
 
     def _drop_sent(self, sent: int) -> None:
         """Forget the first ``sent`` bytes."""
         self._buffered -= sent
         if not self._buffered:
-            self._buffers = []
+            self._buffers = _NOTHING
             return
         whole = 0
         for buffer in self._buffers:
@@ -309,9 +326,10 @@ class Transport(EventHandler):
                 break
             sent -= len(buffer)
             whole += 1
-        del self._buffers[:whole]
+        rest = list(self._buffers[whole:])
         if sent:
-            self._buffers[0] = memoryview(self._buffers[0])[sent:]
+            rest[0] = memoryview(rest[0])[sent:]
+        self._buffers = rest
 
     def _drained(self) -> None:
         """Do what was put off until everything was sent."""
@@ -369,7 +387,7 @@ class Transport(EventHandler):
         sent is lost: call it when nothing does.
         """
         self._is_closing = self._is_ending = True
-        self._buffers = []
+        self._buffers = _NOTHING
         self._buffered = 0
         self._reactor.unwatch(self)
         return self._socket
@@ -386,7 +404,7 @@ class Transport(EventHandler):
         if self.fd < 0:
             return
         self._is_closing = self._is_ending = True
-        self._buffers = []
+        self._buffers = _NOTHING
         self._buffered = 0
         self._reactor.unwatch(self)
         close_socket(self._socket)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,7 +24,13 @@ from frame_table import (
 )
 
 from websocket.frame import Frame
-from websocket.frame_writer import FrameWriter, encode_message
+from websocket.frame_writer import (
+    FrameWriter,
+    Payload,
+    encode_message,
+    frame_message,
+    frame_message_pure,
+)
 
 CLIENT = FrameWriter(masks=True)
 SERVER = FrameWriter(masks=False)
@@ -218,3 +225,45 @@ def test_a_lone_surrogate_is_refused(text: str) -> None:
 def test_anything_else_is_refused(message: Any, name: str) -> None:
     with pytest.raises(TypeError, match=f"a message is str or bytes-like, not {name}"):
         encode_message(message)
+
+
+# --- one frame for a message --------------------------------------------------------------------
+
+FRAMERS = [frame_message_pure, frame_message]
+both_framers = pytest.mark.parametrize("frame", FRAMERS, ids=["pure", "in use"])
+
+
+@both_framers
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 16383, 16384, 65535, 65536, 70000])
+def test_a_message_becomes_the_frame_that_the_writer_makes_of_it(
+    frame: Callable[[Payload], tuple[bytes, ...]], size: int
+) -> None:
+    writer = FrameWriter(masks=False)
+    for message in ("x" * size, "\xe4" * (size // 2), b"\xff" * size):
+        assert frame(message) == writer.encode(*encode_message(message))
+    copied = (bytearray(size), memoryview(bytes(size * 2))[::2])
+    for view in copied:
+        assert b"".join(frame(view)) == b"".join(writer.encode(0x82, bytes(size)))
+
+
+@both_framers
+def test_a_large_payload_is_not_copied_to_be_framed(
+    frame: Callable[[Payload], tuple[bytes, ...]],
+) -> None:
+    payload = bytes(70_000)
+    assert frame(payload)[1] is payload
+
+
+@both_framers
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [(7, TypeError), (None, TypeError), ([1], TypeError), ("\ud800", ValueError)],
+)
+def test_what_is_no_message_is_refused_alike(
+    frame: Callable[[Any], tuple[bytes, ...]], message: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error) as refusal:
+        frame(message)
+    with pytest.raises(error) as twin:
+        encode_message(message)
+    assert str(refusal.value) == str(twin.value)

@@ -28,8 +28,8 @@ class Row(NamedTuple):
 
 # The lowest row first.
 REACTOR_ROWS = (
-    Row("errors protocol event_handler allocator log"),
-    Row("wheel sockets signals wakeup epoll"),
+    Row("errors protocol event_handler allocator log speedups _speedups"),
+    Row("wheel sockets signals wakeup epoll readiness lag workers"),
     Row("transport"),
     Row("loop listener connector tls"),
     Row("__init__"),
@@ -43,7 +43,7 @@ WEBSOCKET_ROWS = (
     ),
     Row(
         "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader"
-        " handshake handshake_client retry"
+        " handshake handshake_client retry shared_message"
     ),
     Row("lifecycle* endpoint* callbacks* connection* message_connection*", is_joined=True),
     Row(
@@ -61,7 +61,10 @@ WEBSOCKET_ROWS = (
 
 # Single imports inside a row that are meant.
 NEIGHBOURS = {
+    ("reactor.speedups", "reactor._speedups"),
+    ("reactor._speedups", "reactor.speedups"),
     ("websocket.plain_frames", "websocket.masking"),
+    ("websocket.shared_message", "websocket.frame_writer"),
     ("websocket.http11", "websocket.headers"),
     ("websocket.http11", "websocket.origin"),
     ("websocket.frame_reader", "websocket.assembler"),

@@ -44,6 +44,7 @@ from websocket import (
     connect,
 )
 from websocket.frame import build_close
+from websocket.frame_writer import Payload, frame_message
 
 MASKED = FrameWriter(masks=True)
 HELLO = MASKED.encode_frame(Frame(Opcode.TEXT, b"hello"))
@@ -358,17 +359,16 @@ def test_a_broadcast_is_encoded_once_and_reaches_all(
 ) -> None:
     server = stage.server()
     peers = [stage.open_client(server) for _ in range(20)]
-    encoded: list[bytes] = []
-    encode = FrameWriter.encode
+    encoded: list[Payload] = []
 
-    def counting_encode(writer: FrameWriter, head: int, payload: bytes) -> tuple[bytes, ...]:
-        encoded.append(payload)
-        return encode(writer, head, payload)
+    def counting_frame(message: Payload) -> tuple[bytes, ...]:
+        encoded.append(message)
+        return frame_message(message)
 
-    monkeypatch.setattr(FrameWriter, "encode", counting_encode)
+    monkeypatch.setattr("websocket.shared_message.frame_message", counting_frame)
     server.broadcast("news")
     server.broadcast(bytearray(b"more"))
-    assert encoded == [b"news", b"more"]
+    assert encoded == ["news", b"more"]
     stage.settle()
     for peer in peers:
         assert peer.receive() == [(Opcode.TEXT, "news"), (Opcode.BINARY, b"more")]

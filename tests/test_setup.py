@@ -51,11 +51,12 @@ def test_one_binary_is_for_all_pythons_that_have_the_stable_abi(
     monkeypatch.setattr(sys, "version_info", version)
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: is_free_threaded)
     made = settings()
-    (extension,) = made["ext_modules"]
-    assert extension.name == "websocket._speedups"
-    assert extension.optional
-    assert extension.py_limited_api == is_stable
-    assert extension.define_macros == ([("Py_LIMITED_API", "0x030B0000")] if is_stable else [])
+    names = [extension.name for extension in made["ext_modules"]]
+    assert names == ["websocket._speedups", "reactor._speedups"]
+    for extension in made["ext_modules"]:
+        assert extension.optional
+        assert extension.py_limited_api == is_stable
+        assert extension.define_macros == ([("Py_LIMITED_API", "0x030B0000")] if is_stable else [])
     tag = {"bdist_wheel": {"py_limited_api": "cp311"}} if is_stable else {}
     assert made["options"] == tag
 

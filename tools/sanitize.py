@@ -25,7 +25,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / ".tox" / "sanitize"
 PACKAGES = ("reactor", "websocket")
-SOURCE = ROOT / "websocket" / "_speedups.c"
 
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # Optimised as for users, and strict: standard C without a warning.
@@ -102,12 +101,14 @@ def compile_accelerator() -> None:
     Raises:
         CannotSanitize: the compiler failed; what it says is on the screen then.
     """
-    target = SITE / "websocket" / f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
     # As headers of the system: what they warn of is not ours.
-    include = sysconfig.get_path("include")
-    command = ["gcc", *FLAGS, *SANITIZERS, "-isystem", include, str(SOURCE), "-o", str(target)]
-    if subprocess.run(command, check=False).returncode != 0:
-        raise CannotSanitize("the accelerator does not compile")
+    flags = [*FLAGS, *SANITIZERS, "-isystem", sysconfig.get_path("include")]
+    for package in PACKAGES:
+        source = ROOT / package / "_speedups.c"
+        target = SITE / package / f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
+        command = ["gcc", *flags, str(source), "-o", str(target)]
+        if subprocess.run(command, check=False).returncode != 0:
+            raise CannotSanitize(f"the accelerator of {package} does not compile")
 
 
 def variables(environment: Mapping[str, str], runtime: str) -> dict[str, str]:

@@ -20,11 +20,12 @@ from websocket.causes import Cause
 from websocket.deflate import Agreement, Deflate
 from websocket.deflate_codec import Compressor, Inflater
 from websocket.errors import PolicyViolation
-from websocket.frame import FIN, RSV1
+from websocket.frame import FIN
 from websocket.frame_reader import FrameReader
 from websocket.lifecycle import Lifecycle, State
 from websocket.opcodes import CloseCode, Opcode
 from websocket.ratelimit import TokenBucket
+from websocket.shared_message import SharedMessage
 
 if TYPE_CHECKING:
     from reactor import Transport
@@ -229,42 +230,20 @@ class Endpoint(Lifecycle):
         self.end(Cause.SLOW_CONSUMER, CloseCode.POLICY_VIOLATION, "too slow a consumer")
         return True
 
-    def send_shared(
-        self, head: int, payload: bytes, frames: dict[Compressor | None, tuple[bytes, ...]]
-    ) -> bool:
-        """Send one message of a broadcast; see ``send``. Reactor's thread only.
-
-        Args:
-            head: the first octet of the uncompressed frame.
-            payload: the uncompressed payload.
-            frames: the encoded forms so far, by compressor; one more may be added, so that each
-                is made once however many connections there are.
-        """
-        compressor = self._compressor if len(payload) >= self._threshold else None
-        if compressor is not None and compressor.keeps_context:
-            return self._send_frame(head, payload)
-        frame = frames.get(compressor)
-        if frame is None:
-            frame = frames[compressor] = self._encode(head, payload, compressor)
-        return self.send_encoded(frame)
+    def send_shared(self, shared: SharedMessage) -> bool:
+        """Send one message of a broadcast; see ``send``. Reactor's thread only."""
+        compressor = self._compressor
+        if compressor is None or len(shared.payload) < self._threshold:
+            return self.send_encoded(shared.frame)
+        if compressor.keeps_context:
+            return self._send_frame(shared.head, shared.payload)
+        return self.send_encoded(shared.frame_by(compressor))
 
     def _send_frame(self, head: int, payload: bytes, is_compressible: bool = True) -> bool:
-        compressor = None
-        if is_compressible and len(payload) >= self._threshold:
-            compressor = self._compressor
-        return self.send_encoded(self._encode(head, payload, compressor))
-
-    def _encode(
-        self, head: int, payload: bytes, compressor: Compressor | None
-    ) -> tuple[bytes, ...]:
-        if compressor is not None:
-            compressed = compressor.compress(payload)
-            # With takeover the peer must get whatever the compressor has seen. Otherwise what does
-            # not become shorter goes as it is, and stays within the peer's limit if it was.
-            if compressor.keeps_context or len(compressed) < len(payload):
-                # RFC 7692, 6: RSV1 on the first frame of a message says that it is compressed.
-                return self._writer.encode(head | RSV1, compressed)
-        return self._writer.encode(head, payload)
+        if self._compressor is None or not is_compressible or len(payload) < self._threshold:
+            return self.send_encoded(self._writer.encode(head, payload))
+        frame = self._writer.encode_compressed(head, payload, self._compressor)
+        return self.send_encoded(frame)
 
     def _send_pong(self, payload: bytes) -> None:
         if self._deadlines.congested_at is not None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 from websocket import speedups
-from websocket.frame import FIN, MASK, Frame
+from websocket.frame import FIN, MASK, RSV1, Frame
 from websocket.masking import apply_mask
 from websocket.opcodes import Opcode
+
+if TYPE_CHECKING:
+    from websocket.deflate_codec import Compressor
 
 # What users may send: text, or anything bytes-like.
 Payload = Union[str, bytes, bytearray, memoryview]
@@ -73,6 +76,18 @@ class FrameWriter:
         if length < _JOIN_LIMIT:
             return (header + payload,)
         return (header, payload)
+
+    def encode_compressed(
+        self, head: int, payload: bytes, compressor: Compressor
+    ) -> tuple[bytes, ...]:
+        """Encode one message in one frame, compressed if that makes it shorter; see ``encode``."""
+        compressed = compressor.compress(payload)
+        # With takeover the peer must get whatever the compressor has seen. Otherwise what does
+        # not become shorter goes as it is, and stays within the peer's limit if it was.
+        if compressor.keeps_context or len(compressed) < len(payload):
+            # RFC 7692, 6: RSV1 on the first frame of a message says that it is compressed.
+            return self.encode(head | RSV1, compressed)
+        return self.encode(head, payload)
 
     def _mask_message(self, message: Payload) -> tuple[bytes, ...]:
         return self.encode(*encode_message(message))

@@ -19,10 +19,9 @@ from reactor import Listener, Reactor, send_at_once
 from websocket.binding import Binding
 from websocket.connection import Connection
 from websocket.deflate import Deflate
-from websocket.deflate_codec import Compressor
 from websocket.errors import InvalidState
 from websocket.frame import build_close
-from websocket.frame_writer import Payload, encode_message
+from websocket.frame_writer import Payload
 from websocket.handshake import Upgrader
 from websocket.hooks import Hooks
 from websocket.http11 import Request
@@ -32,9 +31,10 @@ from websocket.manager import ConnectionManager
 from websocket.ratelimit import BucketTable
 from websocket.running import run
 from websocket.session import Session
+from websocket.shared_message import SharedMessage
 from websocket.shutdown import Shutdown, goodbye
 from websocket.statistics import MAX_REASONS, StatisticsSnapshot
-from websocket.upgrade import AnyHandler, HTTPResponse, Routes, ServerHandshake
+from websocket.upgrade import AnyHandler, Handshakes, HTTPResponse, Routes, ServerHandshake
 
 if TYPE_CHECKING:
     from reactor.tls import ServerTLS
@@ -123,7 +123,7 @@ class Server:
             if self._owns_reactor:
                 self.reactor.close()
             raise
-        self.handshakes: set[ServerHandshake] = set()
+        self.handshakes = Handshakes(self.reactor)
         self._listener: Listener | None = None
         self._shutdown = Shutdown(self)
         self._is_closed = False
@@ -327,14 +327,12 @@ class Server:
             TypeError, ValueError: see ``Connection.send``.
             ReactorClosed: from another thread, when the reactor is closed.
         """
-        head, payload = encode_message(message)
         receivers = None if to is None else list(to)
-        self._in_own_thread(self._broadcast, head, payload, receivers)
+        self._in_own_thread(self._broadcast, SharedMessage(message), receivers)
 
-    def _broadcast(self, head: int, payload: bytes, to: list[Connection] | None) -> None:
-        frames: dict[Compressor | None, tuple[bytes, ...]] = {}
+    def _broadcast(self, shared: SharedMessage, to: list[Connection] | None) -> None:
         for connection in self.connections if to is None else to:
-            connection.send_shared(head, payload, frames)
+            connection.send_shared(shared)
 
     # --- for its parts ------------------------------------------------------------------------
 

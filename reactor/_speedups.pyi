@@ -1,0 +1,6 @@
+# The functions of _speedups.c; what they promise stands at the methods of socket.socket.
+
+from reactor.speedups import Octets
+
+def receive(fd: int, buffer: Octets, /) -> int: ...
+def send(fd: int, data: Octets, /) -> int: ...
