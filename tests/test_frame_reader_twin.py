@@ -8,7 +8,7 @@ from itertools import product
 from frame_table import BINARY, KEY, TEXT, encode_by_hand, octets
 from frame_twin import is_text, may_become_text, read_by_hand
 from offence_table import NOT_UTF8, verdict_on
-from reading import DEFAULTS, both_roles, feed_all, reader_of
+from reading import DEFAULTS, both_roles, feed_all, feed_in_turns, reader_of
 from splits import every_split
 
 from websocket.limits import Limits
@@ -59,6 +59,10 @@ def assert_agrees(wire: bytes, is_masked: bool, limits: Limits) -> str:
     for pieces in every_split(wire, random_splits=5):
         reader = reader_of(is_masked, limits)
         assert feed_all(reader, pieces) == items
+        assert str(reader.error or "") == message
+        max_items = 1 + len(pieces) % 3
+        reader = reader_of(is_masked, limits, max_items)
+        assert feed_in_turns(reader, pieces, max_items) == items
         assert str(reader.error or "") == message
     return message
 

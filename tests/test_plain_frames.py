@@ -15,7 +15,7 @@ from websocket.plain_frames import read_plain_frames, read_plain_frames_pure
 
 KEY = b"\x37\xfa\x21\x3d"
 LARGE = 1 << 62
-Reader = Callable[[Bytes, int, int, bool, int, "list[tuple[int, Message]]"], int]
+Reader = Callable[[Bytes, int, int, bool, int, int, "list[tuple[int, Message]]"], int]
 READERS: list[Reader] = [read_plain_frames_pure]
 if speedups.read_plain_frames is not None:
     READERS.append(speedups.read_plain_frames)
@@ -46,10 +46,11 @@ def test_both_ways_read_the_same(is_masked: bool) -> None:
         size = source.randint(0, len(wire))
         at = source.choice([0, 0, 0, source.randint(0, size)])
         limit = source.choice([LARGE, 126, 0, 1 << 70])
+        most = source.choice([LARGE, 0, 1, 2])
         results = []
         for read in READERS:
             items: list[tuple[int, Message]] = []
-            results.append((read(memoryview(wire), at, size, is_masked, limit, items), items))
+            results.append((read(memoryview(wire), at, size, is_masked, limit, most, items), items))
         assert results[0] == results[1]
 
 
@@ -60,7 +61,7 @@ def test_a_run_of_plain_frames_is_read_to_its_end(read: Reader, size: int, is_ma
     key = KEY if is_masked else None
     wire = encode_by_hand(0x81, b"x" * size, key) + encode_by_hand(0x82, b"\xff" * size, key)
     items: list[tuple[int, Message]] = []
-    assert read(wire, 0, len(wire), is_masked, LARGE, items) == len(wire)
+    assert read(wire, 0, len(wire), is_masked, LARGE, LARGE, items) == len(wire)
     assert items == [(1, "x" * size), (2, b"\xff" * size)]
 
 
@@ -87,9 +88,17 @@ def test_it_stops_before_the_first_frame_that_is_not_plain(read: Reader, wire: b
     good = encode_by_hand(before.head, before.payload, KEY)
     items: list[tuple[int, Message]] = []
     data = memoryview(good + wire + good)
-    assert read(data, 0, len(good) + len(wire), True, 100, items) == len(good)
+    assert read(data, 0, len(good) + len(wire), True, 100, LARGE, items) == len(good)
     assert items == [(2, b"before")]
 
 
 def test_the_one_in_use_is_the_accelerators_where_there_is_one() -> None:
     assert read_plain_frames is READERS[-1]
+
+
+@each_way
+def test_it_stops_after_as_many_as_are_wanted(read: Reader) -> None:
+    frame = encode_by_hand(0x82, b"abc", KEY)
+    items: list[tuple[int, Message]] = [(2, b"earlier")]
+    assert read(frame * 5, 0, 5 * len(frame), True, LARGE, 3, items) == 2 * len(frame)
+    assert items == [(2, b"earlier"), (2, b"abc"), (2, b"abc")]

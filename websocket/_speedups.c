@@ -222,31 +222,35 @@ PyDoc_STRVAR(read_plain_frames_doc,
 static PyObject *
 read_plain_frames(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
-    Py_ssize_t at, size, max_size, taken = 0;
+    Py_ssize_t at, size, max_size, max_items, taken = 0;
     int is_masked;
     Py_buffer data;
 
-    if (count != 6) {
-        PyErr_Format(PyExc_TypeError, "read_plain_frames() takes 6 arguments, not %zd", count);
+    if (count != 7) {
+        PyErr_Format(PyExc_TypeError, "read_plain_frames() takes 7 arguments, not %zd", count);
         return NULL;
     }
     if (as_size(arguments[1], &at) < 0 || as_size(arguments[2], &size) < 0
-        || as_size(arguments[4], &max_size) < 0
+        || as_size(arguments[4], &max_size) < 0 || as_size(arguments[5], &max_items) < 0
         || (is_masked = PyObject_IsTrue(arguments[3])) < 0
         || PyObject_GetBuffer(arguments[0], &data, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    if (at < 0 || size > data.len || !PyList_Check(arguments[5])) {
+    if (at < 0 || size > data.len || !PyList_Check(arguments[6])) {
         PyErr_SetString(PyExc_ValueError, "read_plain_frames() wants a range within the data, "
                                           "and a list");
         taken = -1;
     }
     else {
-        do {
+        max_items -= PyList_Size(arguments[6]);
+        while (max_items-- > 0) {
             taken = read_plain_frame((const unsigned char *)data.buf + at, size - at, is_masked,
-                                     max_size, arguments[5]);
-            at += taken > 0 ? taken : 0;
-        } while (taken > 0);
+                                     max_size, arguments[6]);
+            if (taken <= 0) {
+                break;
+            }
+            at += taken;
+        }
     }
     PyBuffer_Release(&data);
     return taken < 0 ? NULL : PyLong_FromSsize_t(at);

@@ -11,6 +11,7 @@ def read_plain_frames(
     size: int,
     is_masked: bool,
     max_size: int,
+    max_items: int,
     items: list[tuple[int, Message]],
     /,
 ) -> int: ...

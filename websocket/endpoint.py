@@ -63,6 +63,7 @@ class Endpoint(Lifecycle):
             self._assembler,
             must_be_masked=not self.is_client,
             max_message_size=self.limits.max_message_size,
+            max_items=self.limits.turn_frames,
         )
         self._held: list[tuple[int, Any]] = []
         # The application's wish; whether input is really read, the deadlines know.
@@ -147,17 +148,21 @@ class Endpoint(Lifecycle):
                     self._handler_failed(error)
         finally:
             # Also when KeyboardInterrupt passes: nothing is handled twice, nothing forgotten.
-            if done != len(items) or self._held:
+            reader = self._reader
+            if self._is_deaf:
                 # What came behind an offence is not held until the connection is gone (H73).
-                self._held = [] if self._is_deaf else items[done:]
-            if self._held or self._reader.error is not None or deadlines.is_paused:
+                self._held = []
+                reader.stop()
+            elif done != len(items) or self._held:
+                self._held = items[done:]
+            if self._held or reader.is_behind or reader.error is not None or deadlines.is_paused:
                 self._go_on()
 
     def _go_on(self) -> None:
         """See to what comes after that which was handled."""
         if self._transport is None or self._is_paused or self._is_deaf:
             return
-        if self._held:
+        if self._held or self._reader.is_behind:
             # Others first: a peer that sends many small frames must not keep the loop.
             self._stop_reading()
             self._handle_soon()
@@ -174,7 +179,14 @@ class Endpoint(Lifecycle):
 
     def _handle_queued(self) -> None:
         self._is_queued = False
-        self._handle(self._held)
+        reader = self._reader
+        if self._held or not reader.is_behind:
+            self._handle(self._held)
+            return
+        items = reader.feed(b"")
+        if not reader.is_between:
+            self._watch_message()
+        self._handle(items)
 
     def _receive_control(self, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.CLOSE:

@@ -13,6 +13,8 @@ the rules here apply.
 
 from __future__ import annotations
 
+import sys
+
 from websocket.assembler import Assembler, Message, invalid_text
 from websocket.errors import ProtocolError
 from websocket.frame import (
@@ -43,10 +45,14 @@ class FrameReader:
     Args:
         assembler: puts fragments together and knows the limits.
         must_be_masked: True where the peer is a client (RFC 6455, 5.1).
+        max_message_size: bytes in a message.
+        max_items: how many small frames to read in one go. The bytes of further ones stay as they
+            are: a read may hold 40,000 of them, and others wait meanwhile.
 
     Attributes:
         error: what the peer did wrong, once it has; nothing is read from then on.
         is_between: no frame and no message is incomplete, and no end was reached.
+        is_behind: there was more than ``max_items``; ``feed`` no bytes to read on.
         is_finished: a close frame was read; nothing is read from then on (RFC 6455, 5.5.1).
     """
 
@@ -57,19 +63,28 @@ class FrameReader:
         "_key",
         "_missing",
         "_rest",
+        "_max_items",
         "_whole_limit",
         "error",
+        "is_behind",
         "is_between",
         "is_finished",
     )
 
     def __init__(
-        self, assembler: Assembler, *, must_be_masked: bool, max_message_size: int
+        self,
+        assembler: Assembler,
+        *,
+        must_be_masked: bool,
+        max_message_size: int,
+        max_items: int = sys.maxsize,
     ) -> None:
         self._assembler = assembler
         self._is_masked = must_be_masked
         self._whole_limit = max_message_size
+        self._max_items = max_items
         self.is_between = True
+        self.is_behind = False
         self._rest = b""
         self._head = 0
         self._key = b""
@@ -94,40 +109,60 @@ class FrameReader:
         if size < 0:
             size = len(data)
         if self.is_between:
-            at = read_plain_frames(data, 0, size, self._is_masked, self._whole_limit, items)
-        if at < size and self.error is None and not self.is_finished:
+            at = read_plain_frames(
+                data, 0, size, self._is_masked, self._whole_limit, self._max_items, items
+            )
+            if at == size:
+                return items
+        if self.error is None and not self.is_finished and (at < size or self.is_behind):
             self._feed(data[at:size], items)
         return items
+
+    def stop(self) -> None:
+        """Read nothing from here on, and forget what is incomplete."""
+        self.is_finished = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self.is_between = self.is_behind = False
+        self._missing = 0
+        self._rest = b""
+        self._assembler.discard()
 
     def _feed(self, data: Bytes, items: list[tuple[int, Message]]) -> None:
         """Read bytes that are not plain frames from beginning to end."""
         try:
             if self._missing:
                 data = self._continue(data, items)
+                if self._missing:
+                    return
             if not self._rest and len(data) >= _LARGE:
                 data = self._read_large(data, items)
-            if len(data):
+            if len(data) or self.is_behind:
                 self._read(self._rest + data, items)
         except ProtocolError as error:
             # Traceback and context would keep the input and this reader alive.
             error.__context__ = None
             self.error = error.with_traceback(None)
-        has_ended = self.error is not None or self.is_finished
-        if has_ended:
-            self._rest = b""
-            self._assembler.discard()
-        self.is_between = not (self._rest or self._missing or self._assembler.is_open or has_ended)
+        if self.error is not None or self.is_finished:
+            self._forget()
+        else:
+            self.is_between = not (self._rest or self._missing or self._assembler.is_open)
 
     def _continue(self, data: Bytes, items: list[tuple[int, Message]]) -> Bytes:
         """Take what belongs to the incomplete data frame; return what does not."""
-        piece, data = data[: self._missing], data[self._missing :]
-        self._missing -= len(piece)
-        self._assembler.append(self._unmask(piece, self._key))
-        if self._missing:
-            self._key = rotate_key(self._key, len(piece))
-        else:
-            self._end(self._head, items)
-        return data
+        missing = self._missing
+        if len(data) < missing:
+            # Nearly all pieces of a large frame: of it alone, and not the last.
+            self._missing -= len(data)
+            self._assembler.append(self._unmask(data, self._key))
+            if len(data) & 3:
+                self._key = rotate_key(self._key, len(data))
+            return b""
+        self._missing = 0
+        self._assembler.append(self._unmask(data[:missing], self._key))
+        self._end(self._head, items)
+        return data[missing:]
 
     def _read_large(self, data: Bytes, items: list[tuple[int, Message]]) -> Bytes:
         """Read the large frames at the beginning without copying them; return what follows."""
@@ -141,15 +176,18 @@ class FrameReader:
 
     def _read(self, data: bytes, items: list[tuple[int, Message]]) -> None:
         """Read the frames in ``data``, which begins with the first octet of one."""
-        at, size = 0, len(data)
-        while size - at >= 2 and not self.is_finished:
+        at, size, limit = 0, len(data), self._max_items
+        while size - at >= 2 and not self.is_finished and len(items) < limit:
             end = self._read_frame(data, at, items)
             if end == _MORE:
                 break
             at = end
             if not (self._assembler.is_open or self.is_finished):
-                at = read_plain_frames(data, at, size, self._is_masked, self._whole_limit, items)
+                at = read_plain_frames(
+                    data, at, size, self._is_masked, self._whole_limit, limit, items
+                )
         self._rest = data[at:]
+        self.is_behind = size - at >= 2 and len(items) >= limit
 
     def _read_frame(self, data: Bytes, at: int, items: list[tuple[int, Message]]) -> int:
         """Read one frame of any kind; return where it ends, or ``_MORE``."""

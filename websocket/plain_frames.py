@@ -30,6 +30,7 @@ def read_plain_frames_pure(
     size: int,
     is_masked: bool,
     max_size: int,
+    max_items: int,
     items: list[tuple[int, Message]],
 ) -> int:
     """Read plain frames from an offset on, as far as they go.
@@ -40,6 +41,7 @@ def read_plain_frames_pure(
         size: where what arrived ends.
         is_masked: every frame must have a masking key; else none may.
         max_size: the largest payload that is good.
+        max_items: how many frames ``items`` may have in the end.
         items: gets the messages, in order: opcode TEXT with str, BINARY with bytes.
 
     Returns:
@@ -53,7 +55,7 @@ def read_plain_frames_pure(
     if not isinstance(data, bytes):
         data = memoryview(data)[:size].tobytes()
     mask_bit, header_size = (_MASK, 6) if is_masked else (0, 2)
-    while size - at >= header_size:
+    while size - at >= header_size and len(items) < max_items:
         head = data[at]
         # With a wrong mask bit this is 128 or more.
         length = data[at + 1] ^ mask_bit

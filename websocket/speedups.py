@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from websocket.frame_writer import Payload
     from websocket.masking import Bytes
 
-    PlainReader = Callable[[Bytes, int, int, bool, int, list[tuple[int, Message]]], int]
+    PlainReader = Callable[[Bytes, int, int, bool, int, int, list[tuple[int, Message]]], int]
 
 apply_mask: Callable[[Bytes, bytes], bytes] | None = None
 """The twin of ``masking.apply_mask_pure``."""
