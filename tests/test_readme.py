@@ -25,6 +25,7 @@ OUTPUTS = {
     "envelopes": "DISPLAY b'HELLO'\n",
     "asyncio": "a timer of the reactor\n",
     "dial": "HELLO\n",
+    "testing": "passed\n",
 }
 
 
