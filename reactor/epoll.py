@@ -10,11 +10,11 @@ Not for: file objects. The reactor registers numbers of descriptors.
 
 from __future__ import annotations
 
-import math
 import select
 import selectors
 import sys
 from collections.abc import Mapping
+from math import ceil
 from types import MappingProxyType
 from typing import Any
 
@@ -64,10 +64,18 @@ if sys.platform == "linux":
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """Wait until something is ready, or for ``timeout`` seconds, rounded up to ms."""
-            patience = -1.0 if timeout is None else math.ceil(max(timeout, 0.0) * 1e3) * 1e-3
             keys = self._keys
-            batch = self._epoll.poll(patience, len(keys) or 1)
+            if timeout is None:
+                batch = self._epoll.poll(-1, len(keys) or 1)
+            elif timeout <= 0:
+                batch = self._epoll.poll(0, len(keys) or 1)
+            else:
+                batch = self._epoll.poll(ceil(timeout * 1e3) * 1e-3, len(keys) or 1)
             # What is not in keys was closed by somebody who kept a duplicate open elsewhere.
+            if len(batch) == 1:
+                # The one message that a quiet server wakes up for: without a frame of its own.
+                ((fd, event),) = batch
+                return [(keys[fd], _MASKS[event & 31])] if fd in keys else []
             return [(keys[fd], _MASKS[event & 31]) for fd, event in batch if fd in keys]
 
         def close(self) -> None:

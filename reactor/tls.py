@@ -57,6 +57,7 @@ class TLSTransport(Transport):
 
     __slots__ = (
         "_context",
+        "_end_is_read",
         "_handshake_wants",
         "_read_wants_write",
         "_server_hostname",
@@ -79,6 +80,8 @@ class TLSTransport(Transport):
         # What the handshake waits for; 0 once it is over.
         self._handshake_wants = READ if server_hostname is None else WRITE
         self._read_wants_write = False
+        # The stream has ended or broken, and the protocol could not be told: it had paused.
+        self._end_is_read = False
         self._write_wants_read = False
 
     @property
@@ -174,7 +177,7 @@ class TLSTransport(Transport):
     def resume_reading(self) -> None:
         """Read input again, beginning with what has been decrypted already."""
         super().resume_reading()
-        if not self._handshake_wants and self._tls.pending():
+        if not self._handshake_wants and (self._end_is_read or self._tls.pending()):
             # The selector does not see these bytes.
             self._reactor.call_soon(self._read_pending)
 
@@ -192,27 +195,42 @@ class TLSTransport(Transport):
             self._update_interest()
 
     def _read_records(self) -> None:
-        """Read a record, and more while they are full, but no more than a plain socket would."""
+        """Read records while they are full, as much as a plain socket would, and hand all on."""
         buffer = self._reactor.receive_buffer
-        allowance = len(buffer)
-        while self.is_reading():
+        size, is_more = 0, self.is_reading()
+        while is_more:
             try:
-                size = self._tls.recv_into(buffer)
+                count = self._tls.recv_into(buffer[size:] if size else buffer)
             except (ssl.SSLWantReadError, BlockingIOError):  # the latter after _shutdown_write
-                return
+                break
             except ssl.SSLWantWriteError:
                 self._read_wants_write = True
-                return
+                break
             except OSError as error:
-                self._shut(error)
+                self._end_reading(size, error)
                 return
-            if size:
+            if not count:
+                self._end_reading(size, None)
+                return
+            size += count
+            is_more = count >= _RECORD_SIZE or self._tls.pending() > 0
+            if size == len(buffer):
                 self._protocol.buffer_received(buffer, size)
-            else:
-                self._read_eof()
-            allowance -= size
-            if (size < _RECORD_SIZE or allowance <= 0) and not self._tls.pending():
-                return
+                size, is_more = 0, self._tls.pending() > 0 and self.is_reading()
+        if size:
+            self._protocol.buffer_received(buffer, size)
+
+    def _end_reading(self, size: int, error: OSError | None) -> None:
+        """Hand on what came before the end of the stream, or before it broke, and then that."""
+        if size:
+            self._protocol.buffer_received(self._reactor.receive_buffer, size)
+        if not self.is_reading():
+            # OpenSSL will tell it again, but the selector will not.
+            self._end_is_read = True
+        elif error is None:
+            self._read_eof()
+        else:
+            self._shut(error)
 
     # --- writing ----------------------------------------------------------------------------
 

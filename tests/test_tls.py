@@ -187,6 +187,45 @@ def test_full_records_are_read_in_one_turn_but_no_more_than_a_plain_socket_would
     assert len(witness.received) == 128 * KIB
 
 
+def test_records_that_have_come_are_handed_on_together(stage: TLSStage) -> None:
+    witness = Witness()
+    _, peer = opened(stage, witness)
+    peer.write(bytes(64 * KIB + 5))
+    peer.pump()
+    stage.settle_alone()
+    sizes = [len(event[1]) for event in witness.events if event[0] == "data"]
+    assert sizes == [64 * KIB + 5]
+
+
+@pytest.mark.parametrize("is_resumed", [True, False])
+def test_the_end_behind_what_made_the_protocol_pause_is_told_when_it_goes_on(
+    stage: TLSStage, is_resumed: bool
+) -> None:
+    witness = Witness(data=lambda data: transport.pause_reading())
+    transport, peer = opened(stage, witness)
+    peer.write(bytes(16 * KIB))
+    peer.end()
+    peer.pump()
+    stage.settle_alone()
+    assert [event[0] for event in witness.events] == ["made", "data"]
+    if is_resumed:
+        transport.resume_reading()
+        stage.settle_alone()
+        assert [event[0] for event in witness.events] == ["made", "data", "eof", "lost"]
+
+
+def test_what_came_before_the_stream_broke_is_handed_on_first(stage: TLSStage) -> None:
+    witness = Witness()
+    _, peer = opened(stage, witness)
+    peer.write(bytes(16 * KIB))
+    peer.pump()
+    peer.sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))  # a record that nobody has encrypted
+    stage.settle_alone()
+    assert [event[0] for event in witness.events] == ["made", "data", "lost"]
+    assert len(witness.received) == 16 * KIB
+    assert isinstance(witness.events[-1][1], ssl.SSLError)
+
+
 def test_what_was_decrypted_but_did_not_fit_is_delivered_without_further_input(
     stage: TLSStage,
 ) -> None:
