@@ -10,8 +10,15 @@ Reading order for a newcomer: ``event_handler`` (what is dispatched to), ``wheel
 from __future__ import annotations
 
 from reactor.connector import Connector
-from reactor.errors import ConnectFailed, ReactorClosed, ReactorError, ReactorRunning
+from reactor.errors import (
+    ConnectFailed,
+    ReactorClosed,
+    ReactorError,
+    ReactorForked,
+    ReactorRunning,
+)
 from reactor.event_handler import READ, WRITE, EventHandler
+from reactor.lag import LagSnapshot
 from reactor.listener import Listener
 from reactor.loop import Reactor
 from reactor.protocol import Protocol
@@ -25,11 +32,13 @@ __all__ = [
     "ConnectFailed",
     "Connector",
     "EventHandler",
+    "LagSnapshot",
     "Listener",
     "Protocol",
     "Reactor",
     "ReactorClosed",
     "ReactorError",
+    "ReactorForked",
     "ReactorRunning",
     "Timer",
     "TimerWheel",

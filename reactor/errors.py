@@ -2,6 +2,7 @@
 
     ReactorError
     ├── ReactorClosed        a call that needs a living reactor came after close()
+    │   └── ReactorForked    or in a child process, whose parent the reactor belongs to
     ├── ReactorRunning       run() or run_once() was called from inside a callback
     └── ConnectFailed        no address of a Connector could be reached
 
@@ -18,6 +19,13 @@ class ReactorError(Exception):
 
 class ReactorClosed(ReactorError):
     """Report a call that needs a living reactor, made after ``Reactor.close``."""
+
+
+class ReactorForked(ReactorClosed):
+    """Report a call in a child process to a reactor that was made before the fork.
+
+    Selector and sockets are shared with the parent: make a new reactor in the child.
+    """
 
 
 class ReactorRunning(ReactorError):

@@ -1,4 +1,4 @@
-"""What the reactor dispatches readiness to: the base class of transports and listeners.
+"""What the reactor calls: the base class of transports and listeners, and what can be flushed.
 
 A handler is registered once for one descriptor and keeps the events it is interested in. The
 selector hands the handler itself back with each event, and the reactor masks the event with
@@ -13,6 +13,7 @@ Not for: application code, which subclasses ``Protocol`` or ``websocket.Connecti
 from __future__ import annotations
 
 import selectors
+from typing import Protocol
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -47,3 +48,27 @@ class EventHandler:
     def abort(self) -> None:
         """Close at once, without flushing; called when the reactor is closed."""
         raise NotImplementedError
+
+
+class Flushable(Protocol):
+    """What ``flush_soon`` takes: something that has bytes to send at the end of the turn."""
+
+    def flush(self) -> None:
+        """Send what waits."""
+
+    def on_failure(self, error: Exception) -> None:
+        """Clean up after ``flush`` raised."""
+
+
+class _Sent:
+    """Stand in for a transport that is the parent's to flush."""
+
+    def flush(self) -> None:
+        """Send nothing."""
+
+    def on_failure(self, error: Exception) -> None:
+        """Have nothing to clean up."""
+
+
+#: Has nothing to send.
+SENT = _Sent()

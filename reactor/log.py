@@ -1,4 +1,6 @@
-"""Loggers that cost nobody anything when they fail: a full disk, a closed stream, a bad handler.
+"""Loggers that cost nobody anything when they fail, and readable names for what they tell of.
+
+A full disk, a closed stream, a bad handler: none of them is the business of who has a line to log.
 
 Handlers of the standard library report their own failures on standard error and go on. One that
 does not keep to that would raise into whatever was about to be logged, in the worst case into
@@ -14,6 +16,8 @@ from collections import Counter
 
 #: By logger, how many records a handler has failed to take by raising.
 failures: Counter[str] = Counter()
+
+_MAX_NAME = 300
 
 
 def guarded(name: str) -> logging.Logger:
@@ -33,3 +37,16 @@ def guarded(name: str) -> logging.Logger:
     # come too late for one that the application has configured already.
     logger.handle = handle_safely  # type: ignore[method-assign]
     return logger
+
+
+def name_of(thing: object) -> str:
+    """Return a readable name for a callback or a handler; it never raises."""
+    try:
+        name = getattr(thing, "__qualname__", None)
+        if name is None:
+            return repr(thing)[:_MAX_NAME]
+        owner = getattr(thing, "__self__", None)
+        return name if owner is None else f"{name} of {owner!r}"[:_MAX_NAME]
+    except Exception:
+        # What raised once may raise here again, and a log entry must not end the loop.
+        return object.__repr__(thing)

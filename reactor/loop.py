@@ -11,7 +11,7 @@ One turn of the loop, in the order that ``run_once`` has it::
 Two consequences are worth knowing. Input is read before deadlines are judged, and deadlines
 are judged by the time at which the wait ended: a callback that holds the loop for a minute
 makes no peer look silent whose bytes lie in the kernel. And everything written in one turn
-leaves together at its end.
+leaves together at its end. Who held the loop, and how late it was, ``lag.py`` keeps.
 
 Threads: one thread owns the reactor, the one that created it or called ``run`` or ``run_once``
 last. Other threads may call ``call_soon_threadsafe`` and ``is_own_thread``, nothing else.
@@ -21,45 +21,39 @@ Not for: coroutines. See ``asyncio`` for those; ``Reactor.fileno`` lets its loop
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import selectors
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
+from math import inf
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from reactor.allocator import keep_large_blocks
 from reactor.epoll import default_selector
-from reactor.errors import ReactorClosed, ReactorRunning
-from reactor.event_handler import READ, EventHandler
+from reactor.errors import ReactorRunning
+from reactor.event_handler import READ, SENT, EventHandler, Flushable
+from reactor.lag import HOLD, STALL, Lag, LagSnapshot
+from reactor.log import guarded, name_of
+from reactor.readiness import Readiness
 from reactor.signals import Signals, orderly_interrupt, wake_on_signals
 from reactor.wakeup import Wakeup
 from reactor.wheel import Timer, TimerWheel
+from reactor.workers import Workers
 
-logger = logging.getLogger("reactor")
+logger = guarded("reactor")
 
 Callback = Callable[..., object]
+Event = tuple[selectors.SelectorKey, int]
 Result = TypeVar("Result")
 
 RECEIVE_BUFFER_SIZE = 256 * 1024
 
 
-class Flushable(Protocol):
-    """What ``flush_soon`` takes: something that has bytes to send at the end of the turn."""
-
-    def flush(self) -> None:
-        """Send what waits."""
-
-    def on_failure(self, error: Exception) -> None:
-        """Clean up after ``flush`` raised."""
-
-
-class Reactor:
+class Reactor(Readiness):
     """Dispatch readiness, timers and callbacks in one thread.
 
     Args:
@@ -77,6 +71,8 @@ class Reactor:
             view of it on and the view dies with the callback.
         flush_soon: takes a ``Flushable`` and calls its ``flush`` once, at the end of the
             present turn or in the next. Own thread only.
+        lost_since: takes a moment on the clock and tells how many seconds the loop has lost by
+            stalls since then: time in which a peer could not have been heard.
     """
 
     def __init__(
@@ -87,7 +83,7 @@ class Reactor:
         tick: float = 0.01,
     ) -> None:
         keep_large_blocks()
-        self._selector = selector()
+        super().__init__(selector())
         self._clock = clock
         self.time = clock()
         self._wheel = TimerWheel(tick, self.time)
@@ -96,13 +92,15 @@ class Reactor:
         self._unflushed: deque[Flushable] = deque()
         # Called for every message: as the method itself, without a frame around it.
         self.flush_soon: Callable[[Flushable], None] = self._unflushed.append
-        self._handlers: dict[int, EventHandler] = {}
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
         self.thread_id = threading.get_ident()
         self._is_in_turn = False
         self._is_stopping = False
-        self._is_closed = False
-        self._executor: Executor | None = None
+        self._lag = Lag()
+        self.lost_since: Callable[[float], float] = self._lag.lost_since
+        # From when on time in the present turn is not accounted for, and when the next is due.
+        self._mark = self._due = inf
+        self._workers = Workers(self.call_soon_threadsafe)
         self._signals = Signals(self.call_soon_threadsafe)
         self._wakeup = Wakeup()
         self.watch(self._wakeup, self._wakeup.fileno(), READ)
@@ -139,24 +137,26 @@ class Reactor:
             ReactorRunning: called from a callback of the loop.
             ReactorClosed: the reactor is closed.
         """
-        self._check_idle()
+        if self._is_closed or self._is_in_turn:
+            self._check_idle()
         self._is_in_turn = True
         self.thread_id = threading.get_ident()
         try:
             events = self._select(timeout)
-            self.time = self._clock()
-            for key, mask in events:
-                handler = key.data
-                # Masked with the interest of now: see event_handler.py for stale events.
-                mask &= handler.interest
-                if mask:
-                    try:
-                        handler.on_ready(mask)
-                    except Exception as error:
-                        self._contain(handler, error)
+            self.time = self._mark = self._clock()
+            if self.time - self._due > STALL:
+                # Something should have been done meanwhile, if only in the wheel itself.
+                self._lag.add_stall(self._wheel.earliest(), self.time)
+            if len(events) > self._lag.stride:
+                events = self._dispatch_most(events)
+            self._dispatch(events)
             self._wheel.advance(self.time)
-            self._run_ready()
-            self._flush()
+            if self._ready or self._handed_over:
+                self._run_ready()
+            if self._unflushed:
+                self._flush()
+            if self._clock() - self._mark > HOLD:
+                self._blame(events)
         finally:
             self._is_in_turn = False
 
@@ -171,6 +171,11 @@ class Reactor:
             Seconds; 0 when a turn is due now; None when only input or a call can make one due.
         """
         return self._patience(None)
+
+    @property
+    def lag(self) -> LagSnapshot:
+        """Tell who held the loop, and how late it was; may be read in any thread."""
+        return self._lag.snapshot()
 
     def fileno(self) -> int:
         """Return the selector's own descriptor (epoll, kqueue), readable when a turn is due.
@@ -207,8 +212,7 @@ class Reactor:
                 self._call(handler.abort, ())
             self._run_ready()
         finally:
-            if self._executor is not None:
-                self._executor.shutdown(wait=True)
+            self._workers.close()
             self._wakeup.abort()
             self._selector.close()
 
@@ -281,12 +285,7 @@ class Reactor:
             ReactorClosed: the reactor is closed.
         """
         self._check_open()
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(thread_name_prefix="reactor")
-        future = self._executor.submit(function, *args)
-        if on_done is not None:
-            future.add_done_callback(partial(self._hand_over_result, on_done))
-        return future
+        return self._workers.run(function, args, on_done)
 
     def add_signal_handler(self, number: int, callback: Callback, *args: object) -> None:
         """Call back in the loop when a signal arrives. Main thread only.
@@ -303,57 +302,7 @@ class Reactor:
         """Restore the handler from before; tell whether there was one of ours."""
         return self._signals.remove(number)
 
-    # --- readiness --------------------------------------------------------------------------
-
-    def watch(self, handler: EventHandler, fd: int, interest: int) -> None:
-        """Dispatch the readiness of a descriptor to a handler.
-
-        Args:
-            handler: not watched so far.
-            fd: a non-blocking descriptor, watched by no other handler.
-            interest: ``READ``, ``WRITE`` or both; 0 to begin with none.
-
-        Raises:
-            OSError: the system's limit on watched descriptors is reached.
-            ReactorClosed: the reactor is closed.
-        """
-        self._check_open()
-        if interest:
-            self._selector.register(fd, interest, handler)
-        self._handlers[fd] = handler
-        handler.fd = fd
-        handler.interest = interest
-
-    def set_interest(self, handler: EventHandler, interest: int) -> None:
-        """Change the events that a watched handler wants; 0 for none at the moment."""
-        if interest == handler.interest:
-            return
-        if not interest:
-            self._selector.unregister(handler.fd)
-        elif not handler.interest:
-            self._selector.register(handler.fd, interest, handler)
-        else:
-            try:
-                self._selector.modify(handler.fd, interest, handler)
-            except BaseException:
-                # Some selectors forget what they could not change, and some do not.
-                with contextlib.suppress(KeyError):
-                    self._selector.unregister(handler.fd)
-                handler.interest = 0
-                raise
-        handler.interest = interest
-
-    def unwatch(self, handler: EventHandler) -> None:
-        """Forget a handler; to be called before its descriptor is closed. Idempotent."""
-        self.set_interest(handler, 0)
-        self._handlers.pop(handler.fd, None)
-        handler.fd = -1
-
     # --- the parts of a turn ----------------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ReactorClosed("the reactor is closed")
 
     def _check_idle(self) -> None:
         self._check_open()
@@ -364,7 +313,7 @@ class Reactor:
         """Return what is watched, in the order of ``watch``, but for the wake-up."""
         return [handler for handler in self._handlers.values() if handler is not self._wakeup]
 
-    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+    def _select(self, timeout: float | None) -> list[Event]:
         try:
             return self._selector.select(self._patience(timeout))
         except ValueError as error:
@@ -373,19 +322,49 @@ class Reactor:
             guests = self._guests()
             if not guests:
                 raise
-            logger.error("%s: closing %s; use another selector", error, _name(guests[-1]))
+            logger.error("%s: closing %s; use another selector", error, name_of(guests[-1]))
             self._call(guests[-1].abort, ())
             return []
 
     def _patience(self, timeout: float | None) -> float | None:
-        """Return how long the selector may wait."""
+        """Return how long the selector may wait; take note of when the next timer is due."""
+        due = self._wheel.next_due()
+        self._due = inf if due is None else due
         if self._ready or self._handed_over or self._unflushed or self._is_stopping:
             return 0
-        due = self._wheel.next_due()
         if due is None:
             return timeout
         until_due = max(0.0, due - self._clock())
         return until_due if timeout is None else min(timeout, until_due)
+
+    def _dispatch(self, events: list[Event]) -> None:
+        for key, mask in events:
+            handler = key.data
+            # Masked with the interest of now: see event_handler.py for stale events.
+            mask &= handler.interest
+            if mask:
+                try:
+                    handler.on_ready(mask)
+                except Exception as error:
+                    self._contain(handler, error)
+
+    def _dispatch_most(self, events: list[Event]) -> list[Event]:
+        """Dispatch events with an eye on the clock; return the last few, which are left."""
+        self._lag.relax(self.time)
+        stride, done = self._lag.stride, 0
+        while done + stride < len(events):
+            part = events[done : done + stride]
+            self._dispatch(part)
+            done += stride
+            if self._clock() - self._mark > HOLD:
+                self._blame(part)
+        return events[done:]
+
+    def _blame(self, events: list[Event]) -> None:
+        """Account for the time since the last look: one of these events has held the loop."""
+        now = self._clock()
+        held, self._mark = now - self._mark, now
+        self._lag.add_hold(held, now, [key.data for key, _ in events])
 
     def _run_ready(self) -> None:
         """Run the callbacks that are ready now; those that they add wait for the next turn."""
@@ -404,33 +383,37 @@ class Reactor:
                 self._contain(flushable, error)
 
     def _call(self, callback: Callback, args: tuple[Any, ...]) -> None:
+        began = self._clock()
         try:
             callback(*args)
         except Exception:
-            logger.exception("callback %s raised", _name(callback))
+            logger.exception("callback %s raised", name_of(callback))
+        held = self._clock() - began
+        if held > HOLD:
+            # Whatever goes on around it is not to blame for this.
+            self._mark += held
+            self._lag.add_hold(held, began + held, [callback])
 
     def _contain(self, culprit: EventHandler | Flushable, error: Exception) -> None:
         """Make an exception cost the handler that raised it, and nothing else."""
-        logger.error("%s raised", _name(culprit), exc_info=error)
+        logger.error("%s raised", name_of(culprit), exc_info=error)
         self._call(culprit.on_failure, (error,))
 
     def _stop_and_wake(self) -> None:
         self.stop()
         self._wakeup.wake()
 
-    def _hand_over_result(
-        self, on_done: Callable[[Future[Result]], object], future: Future[Result]
-    ) -> None:
-        try:
-            self.call_soon_threadsafe(on_done, future)
-        except ReactorClosed:
-            logger.debug("result of %s came after the reactor was closed", _name(on_done))
+    def _leave_to_parent(self) -> None:
+        super()._leave_to_parent()
+        # The fork may have come from a callback: the child's turn goes on, to no effect.
+        self.flush_soon = _do_nothing
+        self._wheel = TimerWheel()
+        for queue in (self._ready, self._handed_over):
+            for index in range(len(queue)):
+                queue[index] = (_do_nothing, ())
+        for index in range(len(self._unflushed)):
+            self._unflushed[index] = SENT
 
 
-def _name(thing: object) -> str:
-    """Return a readable name for a callback or a handler."""
-    try:
-        return getattr(thing, "__qualname__", None) or repr(thing)
-    except Exception:
-        # What raised once may raise here again, and a log entry must not end the loop.
-        return object.__repr__(thing)
+def _do_nothing(*args: object) -> None:
+    """Stand in for what is the parent's to do."""

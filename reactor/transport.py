@@ -28,6 +28,8 @@ from reactor.sockets import close_socket
 from reactor.speedups import receive, send
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reactor.loop import Reactor
     from reactor.wheel import Timer
 
@@ -72,6 +74,8 @@ class Transport(EventHandler):
         "_is_pausing",
         "_is_reading",
         "_low",
+        "_mark",
+        "_on_sent",
         "_peername",
         "_protocol",
         "_reactor",
@@ -102,6 +106,9 @@ class Transport(EventHandler):
         self._eof_is_pending = False
         # Either of the two: nothing more can be written.
         self._is_ending = False
+        # Bytes to be sent until the callback is due.
+        self._mark = 0
+        self._on_sent: Callable[[], object] | None = None
 
     def start(self) -> None:
         """Watch the socket and call ``connection_made``; if that raises, the transport ends.
@@ -236,6 +243,21 @@ class Transport(EventHandler):
             self._press()
         return size
 
+    def when_sent(self, callback: Callable[[], object]) -> None:
+        """Call back, once, when the operating system has taken all that was written so far.
+
+        That may be at once, and it may be never: not when the transport ends before. One
+        callback at a time: a second call takes the first one's place.
+        """
+        self.flush()
+        if self._is_closing:
+            return
+        if self._buffers:
+            self._mark, self._on_sent = self._buffered, callback
+        else:
+            self._on_sent = None
+            callback()
+
     def set_write_buffer_limits(self, high: int, low: int | None = None) -> None:
         """Set the watermarks.
 
@@ -317,6 +339,11 @@ class Transport(EventHandler):
     def _drop_sent(self, sent: int) -> None:
         """Forget the first ``sent`` bytes."""
         self._buffered -= sent
+        if self._on_sent is not None:
+            self._mark -= sent
+            if self._mark <= 0:
+                callback, self._on_sent = self._on_sent, None
+                self._reactor.call_soon(callback)
         if not self._buffered:
             self._buffers = _NOTHING
             return
@@ -411,7 +438,10 @@ class Transport(EventHandler):
         self._reactor.call_soon(self._lose, error)
 
     def _lose(self, error: Exception | None) -> None:
-        self._protocol.connection_lost(error)
+        # Protocol and transport let go of each other, so that neither waits for the collector.
+        protocol, self._protocol = self._protocol, _NOBODY
+        self._on_sent = None
+        protocol.connection_lost(error)
 
     def _update_interest(self) -> None:
         if self.fd < 0:
@@ -428,6 +458,9 @@ class Transport(EventHandler):
             self._shut(error)
 
 
+_NOBODY = Protocol()
+
+
 class _Discarder(Protocol):
     """Stand in for a protocol that wants no further input; see ``Transport.linger``."""
 
@@ -440,6 +473,9 @@ class _Discarder(Protocol):
         self._protocol = protocol
         self._allowance = max_size
         self._timer = timer
+
+    def __repr__(self) -> str:
+        return repr(self._protocol)
 
     def data_received(self, data: memoryview) -> None:
         self._allowance -= len(data)

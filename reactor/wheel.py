@@ -221,6 +221,18 @@ class TimerWheel:
                 return min(timer.due for timer in bucket)
         return None
 
+    def earliest(self) -> float | None:
+        """Return the time of the earliest timer, None without one; looks at all of its slot."""
+        if self._ready or self._overdue:
+            return self._now
+        while self._occupied:
+            index, _, _ = self._lowest()
+            bucket = self._slots[index]
+            if bucket:
+                return min(timer.due for timer in bucket)
+            self._close(index)
+        return None
+
     def _tick_of(self, due: float) -> int:
         """Count the ticks that must have passed before a time can be due."""
         ticks = (due - self._start) / self._tick

@@ -204,3 +204,65 @@ def test_nothing_is_due_before_next_due_and_something_is_then() -> None:
         else:
             assert deadlines.due(when) is not None or deadlines.ping_is_due(when)
     assert 0 < nevers < 1000
+
+
+# --- a loop that stalls -------------------------------------------------------------------------
+
+
+def stalled(limits: Limits, begin: float, end: float) -> Deadlines:
+    """Return deadlines of a loop that has lost the time between."""
+    return Deadlines(limits, START, lambda moment: max(0.0, end - max(begin, moment)))
+
+
+@pytest.mark.parametrize(("limit", "since", "cause"), ENDS)
+def test_what_the_loop_has_lost_is_added(limit: str, since: str, cause: Cause) -> None:
+    deadlines = stalled(OFF.replace(**{limit: 7.0}), START + 2, START + 5)
+    setattr(deadlines, since, START)
+    assert deadlines.next_due() == START + 10
+    assert deadlines.due(START + 9.9) is None
+    assert deadlines.due(START + 10) is cause
+    setattr(deadlines, since, START + 5)
+    assert deadlines.due(START + 12) is cause
+
+
+def test_the_closing_handshake_is_given_the_lost_time_as_well() -> None:
+    limits = OFF.replace(close_timeout=5.0)
+    deadlines = stalled(limits, START + 2, START + 4)
+    deadlines.close_by = START + 5
+    assert deadlines.due(START + 6.9) is None
+    assert deadlines.due(START + 7) is Cause.CLOSE_TIMEOUT
+
+
+@pytest.mark.parametrize(("lost", "is_asked_again"), [(9.9, False), (10.0, True), (1e6, True)])
+def test_a_ping_older_than_a_long_stall_is_sent_again(lost: float, is_asked_again: bool) -> None:
+    """H91."""
+    limits = OFF.replace(ping_interval=20.0, ping_timeout=10.0)
+    deadlines = stalled(limits, START + 1, START + 1 + lost)
+    deadlines.pinged_at = START
+    now = START + 1 + lost
+    assert deadlines.ping_is_due(now) is is_asked_again
+    assert (deadlines.due(now + 100) is None) is is_asked_again
+    deadlines.pinged_at = now
+    assert deadlines.due(now + 10) is Cause.PING_TIMEOUT
+
+
+def test_a_ping_counts_from_when_it_has_left() -> None:
+    """H89."""
+    limits = OFF.replace(ping_interval=20.0, ping_timeout=10.0, write_stall_timeout=30.0)
+    deadlines = Deadlines(limits, START)
+    deadlines.ping_queued_at = START + 20
+    assert not deadlines.ping_is_due(START + 49)
+    assert deadlines.due(START + 49) is None
+    assert deadlines.due(START + 50) is Cause.SLOW_CONSUMER
+    deadlines.ping_left(START + 49)
+    assert deadlines.due(START + 58.9) is None
+    assert deadlines.due(START + 59) is Cause.PING_TIMEOUT
+
+
+def test_what_came_while_the_ping_waited_has_ended_the_silence() -> None:
+    deadlines = Deadlines(OFF.replace(ping_interval=20.0, ping_timeout=10.0), START)
+    deadlines.ping_queued_at = START + 20
+    deadlines.received_at = START + 25
+    deadlines.ping_left(START + 30)
+    assert deadlines.pinged_at is None
+    assert deadlines.next_due() == START + 45

@@ -39,10 +39,10 @@ WEBSOCKET_ROWS = (
     Row("opcodes causes errors limits speedups _speedups", is_joined=True),
     Row(
         "frame http11 message masking headers origin key address ratelimit statistics deadlines"
-        " credentials plain_frames"
+        " credentials plain_frames events*"
     ),
     Row(
-        "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader"
+        "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader plain_request"
         " handshake handshake_client retry shared_message"
     ),
     Row("lifecycle* endpoint* callbacks* connection* message_connection*", is_joined=True),
@@ -51,7 +51,7 @@ WEBSOCKET_ROWS = (
         is_joined=True,
     ),
     Row(
-        "server* running* shutdown* hooks binding* upgrade*"
+        "server* running* shutdown* hooks binding* upgrade* handshake_timeouts"
         " client* tunnel* reconnect* dial* redirect",
         is_joined=True,
     ),

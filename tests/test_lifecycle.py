@@ -797,7 +797,7 @@ def test_without_a_ping_timeout_pings_go_out_and_nobody_is_cut(stage: Stage) -> 
 
 @pytest.mark.parametrize("seconds_before", [0, 19, 30])
 def test_a_loop_that_stalled_cuts_nobody_whose_bytes_wait(
-    stage: Stage, seconds_before: int
+    stage: Stage, seconds_before: int, logged: list[logging.LogRecord]
 ) -> None:
     def stall(*_: object) -> None:
         stage.clock.now += 60
@@ -826,7 +826,7 @@ def test_a_loop_that_stalled_cuts_nobody_whose_bytes_wait(
 
 
 def test_a_handler_that_is_slower_than_its_peer_does_not_make_the_peer_look_silent(
-    stage: Stage,
+    stage: Stage, logged: list[logging.LogRecord]
 ) -> None:
     # Reading rests while a burst is handled; the answers to pings wait in the kernel.
     def work(*_: object) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from websocket.limits import Limits
+from websocket.policies import Excess, SlowConsumer
+from websocket.process_memory import usable_memory
 
 FIELDS = {limit.name: limit for limit in fields(Limits)}
 FLAGS = {"loopback_is_exempt"}
-NUMBERS = [name for name in FIELDS if name not in FLAGS]
+POLICIES = {"slow_consumer", "message_excess"}
+NUMBERS = [name for name in FIELDS if name not in FLAGS | POLICIES]
 OPTIONAL = {
     "message_timeout",
     "ping_interval",
@@ -25,6 +28,9 @@ OPTIONAL = {
     "handshakes_per_minute",
     "max_sessions_per_ip",
     "session_idle_timeout",
+    "max_buffered",
+    "max_buffered_per_connection",
+    "max_buffered_per_ip",
 }
 MAY_BE_ZERO = {
     "linger_timeout",
@@ -55,14 +61,18 @@ def test_the_defaults_are_the_recommended_ones() -> None:
         "write_soft_mark": 64 * 1024,
         "write_hard_mark": 2**20,
         "write_stall_timeout": 30,
+        "slow_consumer": "close",
         "control_rate": 20,
         "control_burst": 50,
         "message_rate": None,
         "message_burst": 100,
+        "message_excess": "close",
         "turn_frames": 64,
         "max_connections_per_ip": 128,
         "handshakes_per_minute": 64,
         "loopback_is_exempt": True,
+        "max_buffered_per_connection": None,
+        "max_buffered_per_ip": None,
         "max_sessions": 100_000,
         "max_sessions_per_ip": 256,
         "session_lifetime": 24 * 3600,
@@ -75,7 +85,8 @@ def test_the_defaults_are_the_recommended_ones() -> None:
     }
     limits = Limits()
     assert {name: getattr(limits, name) for name in expected} == expected
-    assert set(FIELDS) - set(expected) == {"max_connections"}
+    assert set(FIELDS) - set(expected) == {"max_connections", "max_buffered"}
+    assert limits.max_buffered == usable_memory() // 4
 
 
 def test_public_limits_are_the_defaults_with_messages_rated() -> None:
@@ -126,6 +137,16 @@ def test_none_switches_a_limit_off_where_that_is_possible(name: str) -> None:
     else:
         with pytest.raises(ValueError, match=f"{name} cannot be switched off"):
             Limits(**changes)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_may_be_given_by_its_name_and_must_exist(name: str) -> None:
+    changes: dict[str, Any] = {name: "close"}
+    assert type(getattr(Limits(**changes), name)) in (Excess, SlowConsumer)
+    for value in ("", "Close", "none", None, 7):
+        wrong: dict[str, Any] = {name: value}
+        with pytest.raises(ValueError, match="is not a valid"):
+            Limits(**wrong)
 
 
 def test_replaced_and_public_limits_are_checked_too() -> None:

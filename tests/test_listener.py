@@ -63,6 +63,9 @@ class ListeningSocket:
         self.backlog.append(ours)
         return theirs
 
+    def setsockopt(self, *args: object) -> None:
+        """Do nothing: there are no options."""
+
     def accept(self) -> tuple[MemorySocket, Any]:
         self.accepts += 1
         if self.is_closed:

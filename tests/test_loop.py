@@ -215,7 +215,9 @@ def test_next_timeout_tells_how_long_a_turn_would_wait(script: Script) -> None:
     assert script.reactor.next_timeout() is None
 
 
-def test_time_is_read_once_in_a_turn_at_the_end_of_the_wait(script: Script) -> None:
+def test_time_is_read_once_in_a_turn_at_the_end_of_the_wait(
+    script: Script, logged: list[logging.LogRecord]
+) -> None:
     times: list[float] = []
 
     def note_and_take_a_second() -> None:
@@ -338,7 +340,9 @@ def test_a_cancelled_timer_never_fires(stage: Stage) -> None:
     assert log == []
 
 
-def test_a_delay_counts_from_now_and_not_from_the_beginning_of_the_turn(script: Script) -> None:
+def test_a_delay_counts_from_now_and_not_from_the_beginning_of_the_turn(
+    script: Script, logged: list[logging.LogRecord]
+) -> None:
     fired: list[float] = []
 
     def take_a_minute() -> None:
@@ -356,7 +360,7 @@ def test_a_delay_counts_from_now_and_not_from_the_beginning_of_the_turn(script: 
 
 @pytest.mark.parametrize("stalling", ["event", "timer", "callback"])
 def test_after_a_stall_input_is_read_before_deadlines_are_judged(
-    stage: Stage, stalling: str
+    stage: Stage, stalling: str, logged: list[logging.LogRecord]
 ) -> None:
     """H90: a loop held for a minute must not find a peer silent whose bytes are there."""
     reactor = stage.reactor

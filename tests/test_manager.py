@@ -38,7 +38,7 @@ class World:
     ) -> FakeConnection:
         """Return a connection that went through the whole opening handshake."""
         slot = self.manager.admit(host)
-        session, _ = self.manager.open_session(session_id, user_id, host)
+        session, _ = self.manager.open_session(session_id, user_id, slot.address_key)
         return self.open(session, slot)
 
     def open(self, session: Session | None, slot: Slot) -> FakeConnection:
@@ -79,7 +79,8 @@ def test_a_client_gets_a_fresh_session_and_comes_back_to_it(world: World) -> Non
 
 @pytest.mark.parametrize("session_id", [None, "", "A" * 43, "A" * 10_000])
 def test_an_unknown_id_gets_a_fresh_id(world: World, session_id: str | None) -> None:
-    session, is_resumed = world.manager.open_session(session_id, None, "::ffff:192.0.2.1")
+    slot = world.manager.admit("::ffff:192.0.2.1")
+    session, is_resumed = world.manager.open_session(session_id, None, slot.address_key)
     assert not is_resumed
     assert session.id != session_id
     assert session.address_key == HOST

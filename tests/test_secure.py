@@ -213,10 +213,9 @@ def test_pings_and_the_end_of_a_silent_peer_work_as_without_tls(
     client.ping(b"there?")
     run_until(reactor, lambda: ("pong", b"there?") in client.events)
     client.pause()
-    clock.now += 20.1
-    turn(reactor)
-    clock.now += 20.1
-    turn(reactor)
+    for _ in range(450):
+        clock.now += 0.09  # less than what would count as a stall of the loop
+        reactor.run_once(0)
     assert connection.cause is Cause.PING_TIMEOUT
 
 
@@ -470,7 +469,7 @@ def test_h13_tls_on_the_plain_port_is_dropped_with_one_hint(
         assert [record.getMessage() for record in caplog.records].count(HINT) == 1
         clock.now += 5.1
         refused(reactor, secure_url(server), tls=trusting)
-        assert [record.getMessage() for record in caplog.records].count(HINT) == 2
+        assert caplog.messages[-1] == f"{HINT} (and 2 more of this kind before)"
     run_until(reactor, lambda: server.statistics().failed == 4)
     assert server.statistics().failed_by_reason == {"tls": 4}
     exchange(reactor, opened(reactor, url_of(server)), "others are served")

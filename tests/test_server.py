@@ -325,7 +325,7 @@ def test_it_adopts_a_connection_that_is_gone_already(reactor: Reactor) -> None:
     # Not connected: neither getpeername nor recv will work.
     server.adopt(socket.socket())
     run_until(reactor, lambda: server.statistics().failed)
-    assert server.statistics().failed_by_reason == {"eof": 1}
+    assert server.statistics().failed_by_reason == {"broken": 1}
 
 
 # --- statistics -------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import string
 import sys
@@ -105,6 +106,24 @@ def test_an_altered_id_finds_nothing(world: World) -> None:
         assert world.sessions.get(altered) is None
     assert world.sessions.get(session.id + "A") is None
     assert world.sessions.get(session.id[:-1]) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_forked_process_gives_out_ids_of_its_own(world: World) -> None:
+    world.create()  # and others are drawn with its id
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(sender, world.create().id.encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(receiver, 100).decode()
+    os.close(receiver)
+    os.close(sender)
+    assert len(theirs) == ID_LENGTH
+    assert theirs not in {world.create().id for _ in range(200)}
 
 
 def test_only_a_session_can_be_contained(world: World) -> None:
@@ -443,6 +462,18 @@ def test_sessions_that_end_together_end_in_several_turns(world: World) -> None:
         world.clock.run_due()
         sizes.append(len(world.expired) - before)
     assert sizes == [BATCH, BATCH, BATCH, 1_000 - 3 * BATCH]
+
+
+def test_a_later_end_moves_nothing_and_is_kept_all_the_same(world: World) -> None:
+    """A session is looked at where it stands, and then again when its end has come."""
+    session, connection = world.attached()
+    world.clock.advance(100)
+    world.sessions.detach(session, connection)
+    assert session.expires_at == world.clock.time + 120
+    world.clock.advance(119)
+    assert session in world.sessions
+    world.clock.advance(2)
+    assert world.expired == [session]
 
 
 def test_all_sessions_share_one_timer(world: World) -> None:

@@ -1152,3 +1152,52 @@ def test_a_unix_socket_is_a_stream_like_any_other(tmp_path: Path) -> None:
             assert echo.transport.get_extra_info("sockname") == path
         run_until(reactor, lambda: echo.is_lost)
         listener.close()
+
+
+# --- what has left -----------------------------------------------------------------------------
+
+
+def test_when_sent_calls_back_at_once_if_the_socket_takes_everything(stage: Stage) -> None:
+    transport, theirs = start(stage, Protocol())
+    calls: list[bytes] = []
+    transport.write(b"hello")
+    transport.when_sent(lambda: calls.append(theirs.take()))
+    assert calls == [b"hello"]
+
+
+def test_when_sent_calls_back_when_the_last_byte_before_it_has_left(stage: Stage) -> None:
+    transport, theirs = start(stage, Protocol(), capacity=10)
+    calls: list[int] = []
+    transport.write(bytes(25))
+    transport.when_sent(lambda: calls.append(len(received)))
+    received = bytearray()
+    while len(received) < 60:
+        transport.write(b"later")  # so that the buffer is never empty
+        stage.settle()
+        received += theirs.take()
+    # The turn in which the 25th byte was taken.
+    assert calls == [20]
+
+
+def test_a_second_when_sent_takes_the_place_of_the_first(stage: Stage) -> None:
+    transport, theirs = start(stage, Protocol(), capacity=10)
+    calls: list[str] = []
+    transport.write(bytes(25))
+    transport.when_sent(lambda: calls.append("first"))
+    transport.when_sent(lambda: calls.append("second"))
+    drain(stage, theirs)
+    assert calls == ["second"]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_when_sent_says_nothing_of_what_never_left(stage: Stage, is_late: bool) -> None:
+    transport, _ = start(stage, Protocol(), capacity=10)
+    calls: list[str] = []
+    transport.write(bytes(25))
+    if is_late:
+        transport.abort()
+    transport.when_sent(lambda: calls.append("sent"))
+    transport.abort()
+    stage.settle()
+    assert calls == []
+    assert transport.get_protocol().__class__ is Protocol

@@ -974,3 +974,23 @@ def test_whoever_follows_next_due_is_never_early_and_at_most_one_tick_late(
         now = due
         wheel.advance(now)
     assert len(fired) == 399
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_earliest_timer_is_known_to_whoever_is_late(seed: int) -> None:
+    choice = random.Random(seed)
+    wheel = TimerWheel(0.01)
+    assert wheel.earliest() is None
+    timers = [wheel.schedule(10 ** (choice.random() * 9 - 3), list) for _ in range(200)]
+    while timers:
+        assert wheel.earliest() == min(timer.due for timer in timers)
+        if choice.random() < 0.5:
+            timers.pop(choice.randrange(len(timers))).cancel()
+        else:
+            next_due = wheel.next_due()
+            assert next_due is not None
+            wheel.advance(next_due)
+            timers = [timer for timer in timers if timer.is_pending]
+    assert wheel.earliest() is None
+    wheel.schedule(0.0, list)  # overdue
+    assert wheel.earliest() == wheel.next_due()

@@ -34,6 +34,7 @@ from websocket.connection import Connection
 from websocket.handshake import SAME_ORIGIN, Upgrader
 from websocket.limits import Limits
 from websocket.opcodes import CloseCode
+from websocket.policies import Excess, SlowConsumer
 from websocket.server import Server
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
             type=_limit_type(str(limit.type)),
             default=default,
             metavar="N",
-            help=f"{limit.metadata['help']} ({_SHOWN.get(str(default), default)})",
+            help=f"{limit.metadata['help']} ({_shown(default)})",
         )
 
 
@@ -122,14 +123,14 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
 def _limit_type(annotation: str) -> Callable[[str], Any]:
     """Return what reads a limit from the command line."""
     name, _, optional = annotation.partition(" | ")
-    converters: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": _yes_or_no}
-    convert = converters[name]
+    convert = _CONVERTERS[name]
 
     def read(text: str) -> Any:
         return None if optional and text == "off" else convert(text)
 
     # argparse shows it: "invalid number or off value: 'x'".
-    read.__name__ = "number or off" if optional else name.replace("bool", "yes or no")
+    words = {"bool": "yes or no", "Excess": "policy", "SlowConsumer": "policy"}
+    read.__name__ = "number or off" if optional else words.get(name, name)
     return read
 
 
@@ -222,6 +223,15 @@ def _tls(options: argparse.Namespace) -> ServerTLS | None:
         return ServerTLS(options.certificate, options.key)
     except OSError as error:
         raise _UsageError(f"--certificate or --key: {error}") from None
+
+
+_CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": _yes_or_no,
+    "Excess": Excess,
+    "SlowConsumer": SlowConsumer,
+}
 
 
 def _limits(options: argparse.Namespace) -> Limits:

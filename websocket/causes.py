@@ -57,3 +57,17 @@ class Cause(str, Enum):
     """The server is going away (close code 1001)."""
     ABORTED = "aborted"
     """``abort()`` was called, or a grace period ran out."""
+
+
+#: The peer has broken a rule or crossed a limit, and that has ended the connection.
+OFFENCES = frozenset(
+    {
+        Cause.PROTOCOL_ERROR,
+        Cause.INVALID_DATA,
+        Cause.MESSAGE_TOO_BIG,
+        Cause.TOO_MANY_FRAGMENTS,
+        Cause.RATE_LIMITED,
+        Cause.SLOW_CONSUMER,
+        Cause.MESSAGE_TIMEOUT,
+    }
+)

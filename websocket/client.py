@@ -184,6 +184,7 @@ class ClientHandshake(Protocol):
         """Stop whatever is under way; called when the connection is over, for any reason."""
         self._timer.cancel()
         self._connector.cancel()
+        del self._connector  # which calls back here: a circle
         self._drop_transport()
         if self._keeper is not None:
             self._keeper.ended(self._connection)

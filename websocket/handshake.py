@@ -46,13 +46,18 @@ _UPGRADE_REQUIRED = (
     ("Connection", "Upgrade"),
     ("Sec-WebSocket-Version", "13"),
 )
-_ASKED_BY_HANDSHAKE = (
-    "upgrade",
-    "sec-websocket-key",
-    "sec-websocket-version",
-    "sec-websocket-protocol",
-    "sec-websocket-extensions",
+_ASKED_BY_HANDSHAKE = frozenset(
+    {
+        "upgrade",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-protocol",
+        "sec-websocket-extensions",
+    }
 )
+# As browsers and most libraries write them; any other spelling takes the longer way.
+_USUAL_CONNECTIONS = frozenset({"Upgrade", "upgrade", "keep-alive, Upgrade"})
+_SWITCHING = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 # RFC 9110, 8.6: a 1xx has no Content-Length; the others are agreed on, not added.
 _SET_BY_HANDSHAKE = frozenset(
     {
@@ -157,10 +162,15 @@ class Upgrader:
         self.judge_host(request, is_secure=is_secure)
         self._judge_upgrade(request)
         key = _judge_key(headers)
-        self._judge_origin(request, is_secure)
-        ours = self.subprotocols if subprotocols is None else subprotocols
-        subprotocol = _choose_subprotocol(ours, headers)
-        _judge_extensions(headers)
+        present = headers.first
+        if "origin" in present or self.require_origin:
+            self._judge_origin(request, is_secure)
+        subprotocol = None
+        if "sec-websocket-protocol" in present:
+            ours = self.subprotocols if subprotocols is None else subprotocols
+            subprotocol = _choose_subprotocol(ours, headers)
+        if "sec-websocket-extensions" in present:
+            _judge_extensions(headers)
         return Upgrade(accept_key(key), subprotocol)
 
     def judge_host(self, request: Request, *, is_secure: bool = False) -> None:
@@ -188,9 +198,14 @@ class Upgrader:
         # RFC 9110, 7.8: a server ignores Upgrade in HTTP/1.0; being lenient is the default.
         if self.strict_http and request.http_version == "1.0":
             raise _upgrade_required("a WebSocket needs HTTP/1.1")
-        if not has_token(headers.get_all("upgrade"), "websocket"):
+        first = headers.first
+        if first.get("upgrade") != "websocket" and not has_token(
+            headers.get_all("upgrade"), "websocket"
+        ):
             raise _upgrade_required("this is a WebSocket: send Upgrade: websocket")
-        if not has_token(headers.get_all("connection"), "upgrade"):
+        if first.get("connection") not in _USUAL_CONNECTIONS and not has_token(
+            headers.get_all("connection"), "upgrade"
+        ):
             raise _upgrade_required("Upgrade goes with Connection: Upgrade; is a proxy between?")
         if headers.get_all("sec-websocket-version") != ["13"]:
             raise _upgrade_required("only Sec-WebSocket-Version 13 is spoken here")
@@ -199,9 +214,7 @@ class Upgrader:
         """Refuse pages of other sites (RFC 6455, 10.2)."""
         values = request.headers.get_all("origin")
         if not values:
-            if self.require_origin:
-                raise HandshakeError(403, "only web pages may connect: send Origin")
-            return
+            raise HandshakeError(403, "only web pages may connect: send Origin")
         if self._origins is None:
             return
         try:
@@ -223,9 +236,8 @@ def is_upgrade(request: Request) -> bool:
     Plain are GET and HEAD without Upgrade and without any Sec-WebSocket field. Connection alone
     says nothing: some proxies send ``Connection: upgrade`` with every request.
     """
-    headers = request.headers
-    return request.method not in ("GET", "HEAD") or any(
-        name in headers for name in _ASKED_BY_HANDSHAKE
+    return request.method not in ("GET", "HEAD") or not _ASKED_BY_HANDSHAKE.isdisjoint(
+        request.headers.first
     )
 
 
@@ -233,6 +245,7 @@ def accept_response(
     upgrade: Upgrade,
     headers: Iterable[tuple[str, str]] = (),
     extensions: str | None = None,
+    cookie: str | None = None,
 ) -> bytes:
     """Return the 101 that turns a request into a WebSocket connection (RFC 6455, 4.2.2).
 
@@ -243,21 +256,19 @@ def accept_response(
         upgrade: what ``Upgrader.judge`` returned for the request.
         headers: further fields, for example Set-Cookie.
         extensions: what was accepted, as the value of Sec-WebSocket-Extensions.
+        cookie: a value of Set-Cookie that the server itself has made: it is not checked.
 
     Raises:
         ValueError: a further field is illegal, or one that only the handshake may set.
     """
-    head = (
-        "HTTP/1.1 101 Switching Protocols\r\n"
-        "Upgrade: websocket\r\n"
-        "Connection: Upgrade\r\n"
-        f"Sec-WebSocket-Accept: {upgrade.accept}\r\n"
-    )
+    head = f"{_SWITCHING}Sec-WebSocket-Accept: {upgrade.accept}\r\n"
+    if cookie is not None:
+        head += f"Set-Cookie: {cookie}\r\n"
     if upgrade.subprotocol is not None:
         head += f"Sec-WebSocket-Protocol: {upgrade.subprotocol}\r\n"
     if extensions is not None:
         head += f"Sec-WebSocket-Extensions: {extensions}\r\n"
-    return head.encode("ascii") + build_fields(headers, _SET_BY_HANDSHAKE)
+    return head.encode("ascii") + (build_fields(headers, _SET_BY_HANDSHAKE) if headers else b"\r\n")
 
 
 def refusal(
@@ -301,11 +312,8 @@ def _choose_subprotocol(ours: Sequence[str], headers: Headers) -> str | None:
 
     RFC 6455, 4.1: what it offers are distinct tokens; judged even where we speak none.
     """
-    values = headers.get_all("sec-websocket-protocol")
-    if not values:
-        return None
     try:
-        offered = frozenset(parse_tokens(values))
+        offered = frozenset(parse_tokens(headers.get_all("sec-websocket-protocol")))
     except ValueError as error:
         raise HandshakeError(400, f"Sec-WebSocket-Protocol is malformed: {error}") from None
     return next((name for name in ours if name in offered), None)

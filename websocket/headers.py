@@ -16,7 +16,7 @@ linear in the length of the text: no pattern has two neighbours that accept the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 # RFC 9110, 5.6.2: tchar.
@@ -42,6 +42,9 @@ _EXTENSION = rf"[ \t]*{TOKEN}[ \t]*(?:;[ \t]*{TOKEN}(?:=(?:{TOKEN}|{_QUOTED_TOKE
 _EXTENSION_LIST = re.compile(f"{_EXTENSION}(?:,{_EXTENSION})*")
 
 
+_NOTHING_REPEATED: dict[str, list[str]] = {}
+
+
 class Headers:
     """Hold header fields in the order of arrival and find them by name in any case.
 
@@ -52,12 +55,29 @@ class Headers:
         pairs: names and values, as they stood on the wire.
     """
 
-    __slots__ = ("_first", "_pairs", "_repeated")
+    __slots__ = ("_block", "_first", "_pairs", "_repeated")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        self._pairs: Sequence[tuple[str, str]] = pairs if isinstance(pairs, list) else list(pairs)
+        self._pairs: list[tuple[str, str]] | None = (
+            pairs if isinstance(pairs, list) else list(pairs)
+        )
+        self._block: str | None = None
         self._first: dict[str, str] | None = None
-        self._repeated: dict[str, list[str]] = {}
+        self._repeated = _NOTHING_REPEATED
+
+    @property
+    def first(self) -> Mapping[str, str]:
+        """The value of the first field of each name, by the name in lower case."""
+        return self._first or self._build_index()
+
+    def compact(self) -> None:
+        """Keep the text alone, if these came from a head: to be parsed again if ever asked for.
+
+        For the life of a connection: the parts take five times the room of the text.
+        """
+        if self._block is not None:
+            self._pairs = self._first = None
+            self._repeated = _NOTHING_REPEATED
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """Return the value of the first field of that name.
@@ -85,18 +105,25 @@ class Headers:
         return isinstance(name, str) and name.lower() in (self._first or self._build_index())
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return ((name, value.strip(WHITESPACE)) for name, value in self._pairs)
+        return ((name, value.strip(WHITESPACE)) for name, value in self._list())
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._list())
 
     def __repr__(self) -> str:
         return f"Headers({list(self)!r})"
 
+    def _list(self) -> list[tuple[str, str]]:
+        if self._pairs is None:
+            assert self._block is not None
+            self._pairs = _FIELD_LINE.findall(self._block)
+        return self._pairs
+
     def _build_index(self) -> dict[str, str]:
         """Build both dictionaries; in almost every head each name stands once."""
-        first = {name.lower(): value.strip(WHITESPACE) for name, value in self._pairs}
-        if len(first) != len(self._pairs):
+        pairs = self._list()
+        first = {name.lower(): value.strip(WHITESPACE) for name, value in pairs}
+        if len(first) != len(pairs):
             lists: dict[str, list[str]] = {}
             for name, value in self:
                 lists.setdefault(name.lower(), []).append(value)
@@ -120,7 +147,24 @@ def parse_fields(block: str) -> Headers:
     # A match is exactly one line, so all lines are right when there are as many of both.
     if len(pairs) != block.count("\n"):
         raise ValueError(_explain(block))
-    return Headers(pairs)
+    headers = Headers(pairs)
+    headers._block = block
+    return headers
+
+
+def parse_distinct_fields(block: str) -> Headers | None:
+    """Return the fields of a head in which no name stands twice, else None.
+
+    As ``parse_fields``, in one go; None is also the answer to a line that is no field line.
+    """
+    pairs = _FIELD_LINE.findall(block)
+    first = {name.lower(): value.strip(WHITESPACE) for name, value in pairs}
+    if not len(first) == len(pairs) == block.count("\n"):
+        return None
+    headers = Headers(pairs)
+    headers._block = block
+    headers._first = first
+    return headers
 
 
 def _explain(block: str) -> str:

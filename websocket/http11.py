@@ -43,7 +43,11 @@ _ABSOLUTE_FORM = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)(.*)")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL_OR_BACKSLASH = re.compile(rb"[\x00-\x1f\x7f\\]")
 
-_SET_FROM_BODY = frozenset({"content-length", "transfer-encoding"})
+# One object each, instead of a copy that every request keeps.
+_METHODS = {"GET": "GET", "HEAD": "HEAD"}
+_VERSIONS = {"1.0": "1.0", "1.1": "1.1"}
+
+FRAMES_BODY = frozenset({"content-length", "transfer-encoding"})
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 # The names that changed between the Python versions (RFC 9110, 15.5.14 to 15.5.21).
@@ -113,6 +117,12 @@ class Request:
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target} HTTP/{self.http_version}>"
 
+    def compact(self) -> None:
+        """Let go of what can be made again, for the life of a connection."""
+        self.headers.compact()
+        self._query_parameters = None
+        self._cookies = None
+
     @property
     def query_parameters(self) -> dict[str, list[str]]:
         """Names and values of the query, decoded as UTF-8 (``urllib.parse.parse_qs``).
@@ -176,18 +186,22 @@ def parse_request(head: bytes) -> Request:
         match = _REQUEST_LINE.fullmatch(first_line)
         if match is None:
             raise ValueError(_explain_request_line(first_line))
-        method, target, version = match.groups()
+        method, target, digits = match.groups()
         # RFC 9110, 2.5 would let us read 1.2 as 1.1; nothing speaks it but probes.
-        if version not in ("1.0", "1.1"):
+        version = _VERSIONS.get(digits)
+        if version is None:
             raise HandshakeError(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
         authority, path, query = _split_target(target)
         headers = parse_fields(block)
         host = _judge_host(headers, version)
-        _judge_body(headers)
+        if not FRAMES_BODY.isdisjoint(headers.first):
+            _judge_body(headers)
     except ValueError as error:
         raise HandshakeError(400, str(error)) from None
     # RFC 9112, 3.2.2: the authority of an absolute-form target replaces Host.
-    return Request(method, target, path, query, version, headers, authority or host)
+    return Request(
+        _METHODS.get(method, method), target, path, query, version, headers, authority or host
+    )
 
 
 def parse_response(head: bytes) -> Response:
@@ -382,5 +396,5 @@ def build_response(
     else:
         framing.append(("Content-Length", str(len(body))))
     head = build_head(f"HTTP/{http_version} {status} {reason}", framing)
-    head = head[:-2] + build_fields(headers, _SET_FROM_BODY)
+    head = head[:-2] + build_fields(headers, FRAMES_BODY)
     return head if is_head else head + body

@@ -11,6 +11,8 @@ import hashlib
 import os
 import re
 
+# Copied for each key, because making one anew asks OpenSSL for the algorithm by name.
+_SHA1 = hashlib.sha1(usedforsecurity=False)
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 # 16 bytes are 21 characters of 6 bits and one that holds the last 2, followed by zeros.
@@ -33,5 +35,6 @@ def accept_key(key: str) -> str:
     Args:
         key: the value of Sec-WebSocket-Key, which is not judged here.
     """
-    digest = hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
-    return binascii.b2a_base64(digest, newline=False).decode("ascii")
+    sha1 = _SHA1.copy()
+    sha1.update(key.encode("latin-1") + _GUID)
+    return binascii.b2a_base64(sha1.digest(), newline=False).decode("ascii")

@@ -22,13 +22,13 @@ Not here: messages (``endpoint.py``) and the opening handshake (``upgrade.py``, 
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from reactor import Reactor, Timer, Transport
+from websocket import events
 from websocket.callbacks import Callbacks
 from websocket.causes import Cause
 from websocket.deadlines import Deadlines
@@ -42,8 +42,6 @@ from websocket.statistics import Statistics
 
 if TYPE_CHECKING:
     from websocket.session import Session
-
-logger = logging.getLogger("websocket")
 
 _WRITERS = {is_client: FrameWriter(masks=is_client) for is_client in (False, True)}
 _ids = itertools.count(1)
@@ -120,7 +118,7 @@ class Lifecycle(Callbacks):
         self._on_end = on_end
         self._writer = _WRITERS[is_client]
         self._transport: Transport | None = None
-        self._deadlines = Deadlines(limits, reactor.time)
+        self._deadlines = Deadlines(limits, reactor.time, reactor.lost_since)
         self._timer: Timer | None = None
         self._ping_payload: bytes | None = None
         # Nothing that the peer has sent or will send is handled any more.
@@ -184,7 +182,7 @@ class Lifecycle(Callbacks):
         transport.set_write_buffer_limits(self.limits.write_soft_mark)
         transport.set_protocol(self)
         self._arm()
-        logger.debug("%r opened", self)
+        events.opened(self)
         self._call_user(self.on_open)
 
     def refuse(self, error: Exception, cause: Cause) -> None:
@@ -192,9 +190,10 @@ class Lifecycle(Callbacks):
         if self.state is State.CONNECTING:
             self._set_cause(cause)
             self.error = error
-            logger.debug("%r not opened: %s", self, error)
+            events.not_opened(self, error)
             self._finish()
             self._report(error)
+            self._forget_frames()
 
     def end(self, cause: Cause, code: int | None, reason: str) -> None:
         """Start the closing handshake for a named cause. Idempotent; reactor's thread only.
@@ -250,7 +249,6 @@ class Lifecycle(Callbacks):
         assert self._transport is not None
         was_open = self.state is State.OPEN
         self._is_deaf = True
-        logger.debug("%r failed with code %d: %s", self, error.close_code, error)
         self._set_cause(error.cause)
         if was_open:
             self._start_closing(error.cause, error.close_code, str(error))
@@ -285,9 +283,11 @@ class Lifecycle(Callbacks):
         was_open = self.state is State.OPEN
         self._set_cause(Cause.ABORTED if error is None else _cause_of(error))
         self._finish()
+        events.closed(self, self._close_code, self._close_reason)
         if was_open and error is not None:
             self._report(error)
         self._call_user(self.on_close, self._close_code, self._close_reason)
+        self._forget_frames()
 
     def _finish(self) -> None:
         """Let go of everything."""
@@ -295,9 +295,10 @@ class Lifecycle(Callbacks):
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
-        logger.debug("%r: %s, code %d", self, self.cause, self._close_code)
-        if self._on_end is not None:
-            self._call_user(self._on_end, self)
+        # Whoever waits for the end may hold on to this connection, in a circle.
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            self._call_user(on_end, self)
 
     def _set_cause(self, cause: Cause) -> None:
         """Keep the first cause, unless it is a closing handshake of ours that was not answered."""
@@ -323,9 +324,22 @@ class Lifecycle(Callbacks):
         if cause is not None:
             self._time_out(cause)
         elif self._deadlines.ping_is_due(now):
-            self._deadlines.pinged_at = now
-            # Random, so that a pong can only come from someone who saw the ping.
-            self._ping(os.urandom(8))
+            self._ask_for_life(now)
+        self._arm()
+
+    def _ask_for_life(self, now: float) -> None:
+        """Send a ping, and count the silence from when its last byte has left the process."""
+        assert self._transport is not None
+        deadlines = self._deadlines
+        deadlines.pinged_at, deadlines.ping_queued_at = None, now
+        # Random, so that a pong can only come from someone who saw the ping.
+        self._ping(os.urandom(8))
+        if self._transport is not None:
+            self._transport.when_sent(self._ping_left)
+
+    def _ping_left(self) -> None:
+        self.last_ping = self.reactor.time
+        self._deadlines.ping_left(self.reactor.time)
         self._arm()
 
     def _time_out(self, cause: Cause) -> None:
@@ -368,7 +382,7 @@ class Lifecycle(Callbacks):
 
     def _handler_failed(self, error: Exception) -> None:
         """Make an exception of the user's code cost this connection, and nothing else."""
-        logger.error("%r: a handler raised", self, exc_info=error)
+        events.handler_failed(self, error, "a handler")
         if self.state is State.OPEN:
             self.end(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR, "internal error")
             self._report(error)
@@ -377,8 +391,17 @@ class Lifecycle(Callbacks):
         self.error = error
         try:
             self.on_error(error)
-        except Exception:
-            logger.exception("%r: on_error raised", self)
+        except Exception as failure:
+            events.handler_failed(self, failure, "on_error")
+
+    def _forget_frames(self) -> None:
+        """Take the frames off the error that is kept: they hold on to everything around them."""
+        error: BaseException | None = self.error
+        seen = set()
+        while error is not None and id(error) not in seen:
+            seen.add(id(error))
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
 
 
 def _cause_of(error: Exception) -> Cause:

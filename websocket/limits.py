@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import Any
 
+from websocket.policies import Excess, SlowConsumer
+from websocket.process_memory import usable_memory
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -31,6 +34,11 @@ def _default_max_connections() -> int:
     return max(1, min(10_000, soft - 64))
 
 
+def _default_max_buffered() -> int:
+    """Return a quarter of the memory: the rest is for the objects, the application, the system."""
+    return usable_memory() // 4
+
+
 def _limit(default: Any, help: str) -> Any:
     """Declare a field with its one-line help, which the command line shows."""
     return field(default=default, metadata={"help": help})
@@ -42,7 +50,7 @@ class Limits:
 
     Raises:
         ValueError: a number is negative, or zero where that would switch everything off; or a
-            limit is None that cannot be switched off.
+            limit is None that cannot be switched off; or there is no such policy.
     """
 
     # --- opening handshake ------------------------------------------------------------------
@@ -75,12 +83,15 @@ class Limits:
     write_soft_mark: int = _limit(64 * KIB, "unsent bytes at which a connection is congested")
     write_hard_mark: int = _limit(1 * MIB, "unsent bytes at which a send closes the connection")
     write_stall_timeout: float | None = _limit(30.0, "seconds above the soft mark")
+    # The only one that loses nothing without saying so; a class or a broadcast may have another.
+    slow_consumer: SlowConsumer = _limit(SlowConsumer.CLOSE, "what a send does above the soft mark")
 
     # --- rates ------------------------------------------------------------------------------
     control_rate: float | None = _limit(20.0, "control frames a second from one peer")
     control_burst: int = _limit(50, "control frames at once from one peer")
     message_rate: float | None = _limit(None, "messages a second from one peer")
     message_burst: int = _limit(100, "messages at once from one peer")
+    message_excess: Excess = _limit(Excess.CLOSE, "what becomes of messages above their rate")
     # One greedy peer must not keep the others waiting: after this many frames it queues again.
     turn_frames: int = _limit(64, "frames handled for one connection before others run")
 
@@ -93,6 +104,16 @@ class Limits:
     handshakes_per_minute: float | None = _limit(64.0, "handshakes a minute of one address")
     # Everything behind a reverse proxy or a test shares the loopback address.
     loopback_is_exempt: bool = _limit(True, "loopback is free of the limits per address")
+
+    # --- memory -----------------------------------------------------------------------------
+    # At four fifths of it debtors are not read from any more, see ``ledger.py``.
+    max_buffered: int | None = field(
+        default_factory=_default_max_buffered,
+        metadata={"help": "bytes kept for all peers; beyond it the largest debtor is closed"},
+    )
+    # Off, since a connection that keeps all other limits owes a few times its largest message.
+    max_buffered_per_connection: int | None = _limit(None, "bytes kept for one connection")
+    max_buffered_per_ip: int | None = _limit(None, "bytes kept for the connections of one address")
 
     # --- sessions ---------------------------------------------------------------------------
     max_sessions: int = _limit(100_000, "sessions alive, attached or not")
@@ -112,6 +133,10 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
+            policy = _POLICIES.get(str(limit.type))
+            if policy is not None:
+                object.__setattr__(self, limit.name, policy(value))
+                continue
             if isinstance(value, bool):
                 continue
             if value is None:
@@ -135,6 +160,10 @@ class Limits:
         return replace(self, **changes)
 
 
+_POLICIES: dict[str, type[Excess] | type[SlowConsumer]] = {
+    "Excess": Excess,
+    "SlowConsumer": SlowConsumer,
+}
 _MAY_BE_ZERO = frozenset(
     {"linger_timeout", "linger_size", "shutdown_grace", "detached_lifetime", "replay_messages"}
 )

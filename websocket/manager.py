@@ -18,9 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Callable
 
-from websocket.address import address_key
 from websocket.causes import Cause
-from websocket.errors import ConnectionLimit
+from websocket.errors import ConnectionLimit, InvalidState
 from websocket.limits import Limits
 from websocket.opcodes import CloseCode
 from websocket.pool import ConnectionPool, Slot
@@ -108,14 +107,14 @@ class ConnectionManager:
             raise
 
     def open_session(
-        self, session_id: str | None, user_id: str | None, host: str
+        self, session_id: str | None, user_id: str | None, address_key: str
     ) -> tuple[Session, bool]:
         """Return the session for a client whose handshake is about to succeed.
 
         Args:
             session_id: the id that the client brought, if any.
             user_id: who it is, as authentication said.
-            host: its address in text form.
+            address_key: what its slot is counted under.
 
         Returns:
             The session, and True when it is the one the client asked for; else it is fresh.
@@ -127,7 +126,7 @@ class ConnectionManager:
             session = self.sessions.resume(session_id, user_id)
             if session is not None:
                 return session, True
-        return self.sessions.create(user_id, address_key=address_key(host)), False
+        return self.sessions.create(user_id, address_key=address_key), False
 
     def handshake_failed(self, slot: Slot, reason: str) -> None:
         """Free the slot of a stream that will not become a connection.
@@ -155,10 +154,11 @@ class ConnectionManager:
         session = connection.session
         if session is None:
             return
-        if session not in self.sessions:
+        try:
+            previous = self.sessions.attach(session, connection)
+        except InvalidState:
             _end_expired(connection)
             return
-        previous = self.sessions.attach(session, connection)
         if previous is not None:
             previous.end(Cause.REPLACED, CloseCode.SESSION_REPLACED, "a newer connection took over")
 

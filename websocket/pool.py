@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from websocket.address import address_key, is_loopback
+from websocket.address import address_key, is_loopback_key
 from websocket.errors import ConnectionLimit
 from websocket.ratelimit import BucketTable
 
@@ -118,7 +118,7 @@ class ConnectionPool:
         if self._admitted >= self._limits.max_connections:
             raise ConnectionLimit(503, "too many connections", _RETRY_AFTER)
         key = address_key(host)
-        is_counted = not (self._limits.loopback_is_exempt and is_loopback(host))
+        is_counted = not (self._limits.loopback_is_exempt and is_loopback_key(key))
         if is_counted:
             self._check_address(key, now)
             self._admitted_by_address[key] = self._admitted_by_address.get(key, 0) + 1

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from reactor.signals import signals_handled
+from websocket.events import note
 
 if TYPE_CHECKING:
     from websocket.server import Server
@@ -45,7 +46,7 @@ def _handlers(
 ) -> dict[int, Callable[[], object]]:
     def stop() -> None:
         if server.is_shutting_down:
-            logger.info("second signal: closing at once")
+            note("shutdown_forced", "second signal: closing at once")
             shutdown.abort()
         else:
             server.shutdown()
@@ -56,7 +57,7 @@ def _handlers(
         except OSError as error:
             logger.error("the new certificate is refused, the old one stays: %s", error)
         else:
-            logger.info("certificate reloaded")
+            note("certificate_reloaded", "certificate reloaded")
 
     handlers: dict[int, Callable[[], object]] = {signal.SIGINT: stop, signal.SIGTERM: stop}
     if has_certificate and hasattr(signal, "SIGHUP"):

@@ -10,12 +10,12 @@ timers. It can be started and shut down several times; ``shutdown.py`` and ``run
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reactor import Listener, Reactor, send_at_once
+from websocket import events
 from websocket.binding import Binding
 from websocket.connection import Connection
 from websocket.deflate import Deflate
@@ -23,24 +23,22 @@ from websocket.errors import InvalidState
 from websocket.frame import build_close
 from websocket.frame_writer import Payload
 from websocket.handshake import Upgrader
+from websocket.handshake_timeouts import Handshakes
 from websocket.hooks import Hooks
 from websocket.http11 import Request
 from websocket.lifecycle import Lifecycle
 from websocket.limits import Limits
 from websocket.manager import ConnectionManager
-from websocket.ratelimit import BucketTable
 from websocket.running import run
 from websocket.session import Session
 from websocket.shared_message import SharedMessage
 from websocket.shutdown import Shutdown, goodbye
-from websocket.statistics import MAX_REASONS, StatisticsSnapshot
-from websocket.upgrade import AnyHandler, Handshakes, HTTPResponse, Routes, ServerHandshake
+from websocket.statistics import StatisticsSnapshot
+from websocket.upgrade import AnyHandler, HTTPResponse, Routes, ServerHandshake
 
 if TYPE_CHECKING:
     from reactor.tls import ServerTLS
     from websocket.persistence import SessionStore
-
-logger = logging.getLogger("websocket")
 
 
 class Server:
@@ -124,10 +122,11 @@ class Server:
                 self.reactor.close()
             raise
         self.handshakes = Handshakes(self.reactor)
+        # Made once: a method that is looked up anew for each connection is kept by each, too.
+        self.on_connection_ended: Callable[[Lifecycle], None] = self._connection_ended
         self._listener: Listener | None = None
         self._shutdown = Shutdown(self)
         self._is_closed = False
-        self._reports = BucketTable(1 / 5, 1, MAX_REASONS)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -147,7 +146,7 @@ class Server:
             raise InvalidState("the server is running already: shut it down first")
         self.manager.open()
         self._listener = self._binding.listen(self.reactor, self._new_handshake)
-        logger.info("listening on %s", ", ".join(map(str, self.addresses)))
+        events.note("listening", "listening on %s", ", ".join(map(str, self.addresses)))
         return self
 
     def run(self) -> None:
@@ -312,7 +311,9 @@ class Server:
 
     def statistics(self) -> StatisticsSnapshot:
         """Return all numbers as they are now. Any thread."""
-        return self.manager.statistics()._replace(is_draining=self.is_draining)
+        return self.manager.statistics()._replace(
+            is_draining=self.is_draining, log_failures=events.log_failures(), lag=self.reactor.lag
+        )
 
     # --- messages ---------------------------------------------------------------------------
 
@@ -336,7 +337,7 @@ class Server:
 
     # --- for its parts ------------------------------------------------------------------------
 
-    def connection_ended(self, connection: Lifecycle) -> None:
+    def _connection_ended(self, connection: Lifecycle) -> None:
         """Let go of a connection that is over; called by the connection."""
         assert connection.cause is not None
         self.manager.closed(connection, connection.cause)
@@ -351,14 +352,6 @@ class Server:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.finish()
-
-    def report(self, kind: str, text: str, *values: object) -> None:
-        """Log what a peer did; of each kind at most one line in five seconds.
-
-        The statistics count all of them: a flood must fill neither the disk nor the log.
-        """
-        if self._reports.take(kind, self.reactor.time):
-            logger.info(text, *values)
 
     # --- details ----------------------------------------------------------------------------
 

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 if TYPE_CHECKING:
     from websocket.causes import Cause
-    from websocket.expiry import Bucket
     from websocket.frame_writer import Payload
     from websocket.replay import Replay
     from websocket.session_manager import SessionManager
@@ -105,10 +104,10 @@ class Session:
     # There may be 100,000 of them: what few sessions have is made when it is needed.
     __slots__ = (
         "_awaited_until",
-        "_bucket",
         "_data",
         "_manager",
         "_replay",
+        "_second",
         "_touched_at",
         "address_key",
         "connection",
@@ -138,7 +137,8 @@ class Session:
         self.resume_count = 0
         self._touched_at = created_at
         self._awaited_until = created_at
-        self._bucket: Bucket | None = None
+        # Where it stands in the ExpiryQueue.
+        self._second: int | None = None
         self._data: dict[str, Any] | None = None
         self._replay: Replay | None = None
 
@@ -178,8 +178,9 @@ class Session:
     def expires_at(self) -> float:
         """When the session ends unless something happens, in seconds of the reactor's clock."""
         expires_at = self.ends_at
-        if self.connection is None:
-            expires_at = min(expires_at, self._awaited_until)
+        # Compared in place: min() would cost more than all the rest.
+        if self.connection is None and self._awaited_until < expires_at:
+            expires_at = self._awaited_until
         idle_timeout = self._manager.limits.session_idle_timeout
         if idle_timeout is not None:
             expires_at = min(expires_at, self.last_seen + idle_timeout)

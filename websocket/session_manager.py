@@ -9,8 +9,9 @@ Not for: closing connections. ``attach`` and expiry tell the ``ConnectionManager
 from __future__ import annotations
 
 import hmac
-import secrets
+import os
 import time
+from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Callable
 
 from websocket.address import is_loopback_key
@@ -26,7 +27,11 @@ from websocket.statistics import SessionStatistics
 if TYPE_CHECKING:
     from websocket.limits import Limits
 
-_ID_BYTES = 32
+_ID_BATCH = 64
+_unused_ids: list[str] = []
+if hasattr(os, "register_at_fork"):
+    # Else a child process would give out the same ids as its parent.
+    os.register_at_fork(after_in_child=_unused_ids.clear)
 
 
 class SessionManager:
@@ -110,7 +115,7 @@ class SessionManager:
         most = limits.max_sessions_per_ip
         if most is not None and self._count_by_address.get(address_key, 0) >= most:
             raise SessionLimit("too many sessions of one address", limits.detached_lifetime, 429)
-        session_id, ends_at = secrets.token_urlsafe(_ID_BYTES), now + limits.session_lifetime
+        session_id, ends_at = _new_id(), now + limits.session_lifetime
         session = Session(self, session_id, user_id, address_key, now, ends_at)
         session._awaited_until = now + self._arrival_time
         self._add(session)
@@ -355,3 +360,18 @@ class SessionManager:
             left = self._count_by_address.pop(key) - 1
             if left:
                 self._count_by_address[key] = left
+
+
+def _new_id() -> str:
+    """Return 43 characters that hold 258 random bits; in any thread.
+
+    Drawn in batches: asking the system for each costs seven times as much.
+    """
+    try:
+        return _unused_ids.pop()
+    except IndexError:
+        # 33 bytes are 44 characters, and an id has one less.
+        text = urlsafe_b64encode(os.urandom(33 * _ID_BATCH)).decode("ascii")
+        own, *others = (text[at : at + ID_LENGTH] for at in range(0, len(text), 44))
+        _unused_ids.extend(others)
+        return own

@@ -21,7 +21,6 @@ Source: the drainer of Phoenix (Elixir), which closes in batches at intervals, t
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import IntEnum
@@ -32,13 +31,12 @@ from reactor import Timer
 from websocket.causes import Cause
 from websocket.connection import Connection
 from websocket.errors import HandshakeError
+from websocket.events import note
 from websocket.opcodes import CloseCode
 from websocket.retry import with_hint
 
 if TYPE_CHECKING:
     from websocket.server import Server
-
-logger = logging.getLogger("websocket")
 
 # Seconds between batches, and the connections of one: as many as a listener accepts in a turn.
 BATCH_INTERVAL = 0.1
@@ -112,7 +110,7 @@ class Shutdown:
             # First, because who has connected already is still to be served.
             self._server.stop_listening()
             self._phase = Phase.DRAINING
-            logger.info("draining: %d open", self._server.manager.pool.admitted)
+            note("draining", "draining: %d open", self._server.manager.pool.admitted)
             if timeout is not None:
                 code, reason = goodbye(is_restart)
                 self._grace_timer = self._reactor.call_later(
@@ -177,7 +175,12 @@ class Shutdown:
 
     def _begin(self, code: int, reason: str, grace: float) -> None:
         connections = self._server.connections
-        logger.info("shutting down: %d open, to be closed within %g s", len(connections), grace)
+        note(
+            "shutting_down",
+            "shutting down: %d open, to be closed within %g s",
+            len(connections),
+            grace,
+        )
         self._phase = Phase.CLOSING
         self._grace_timer = self._reactor.call_later(grace, self.abort)
         for handshake in list(self._server.handshakes):

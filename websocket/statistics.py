@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from websocket.causes import Cause
+
+if TYPE_CHECKING:
+    from reactor import LagSnapshot
 
 OTHER = "other"
 # Reasons are HTTP statuses and a few words; an application that invents more of them must not
@@ -55,7 +58,9 @@ class StatisticsSnapshot(NamedTuple):
         accepted: streams accepted since the start, refused ones included.
         handshaking: streams whose opening handshake goes on now.
         failed: streams that ended before they were open.
-        failed_by_reason: the same by HTTP status ("429") or word ("eof", "tls").
+        failed_by_reason: the same by the HTTP status of the refusal ("429"), or by a word: "eof",
+            "reset" and "broken" for how the stream ended, "aborted" by the end of the server,
+            "tls" for TLS where none is spoken.
         http: streams that carried a plain HTTP request instead.
         opened: connections that were opened.
         active: connections that are open now.
@@ -65,6 +70,8 @@ class StatisticsSnapshot(NamedTuple):
         messages_in, messages_out, bytes_in, bytes_out: over all connections.
         sessions: the numbers of the sessions.
         is_draining: nobody new is taken in; the server comes to its end.
+        log_failures: lines that handlers of the log have failed to take, in this process.
+        lag: who else was kept waiting: see ``reactor/lag.py``; None without a server.
     """
 
     accepted: int
@@ -83,6 +90,8 @@ class StatisticsSnapshot(NamedTuple):
     bytes_out: int
     sessions: SessionStatistics
     is_draining: bool = False
+    log_failures: int = 0
+    lag: LagSnapshot | None = None
 
 
 class Statistics:

@@ -19,15 +19,17 @@ from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
-from reactor import Protocol, Timer, Transport
+from reactor import Protocol, Transport
+from websocket import events
 from websocket.connection import Connection
 from websocket.deflate import Deflate
 from websocket.errors import HandshakeError
 from websocket.handshake import Upgrade, Upgrader, accept_response, is_upgrade, refusal
 from websocket.head_reader import HeadReader, TlsClientHello
 from websocket.headers import parse_extensions
-from websocket.http11 import Request, build_response, parse_request
+from websocket.http11 import MAX_QUERY_PARAMETERS, Request, build_response, parse_request
 from websocket.message_connection import Handler, handler_class
+from websocket.plain_request import read_plain_request
 from websocket.pool import Slot
 from websocket.session import Session
 
@@ -99,18 +101,22 @@ class HTTPResponse(NamedTuple):
 
 
 class ServerHandshake(Protocol):
-    """Read one request and answer it."""
+    """Read one request and answer it.
 
-    __slots__ = ("_head_reader", "_host", "_outcome", "_server", "_slot", "_timer", "_transport")
+    Attributes:
+        due: when the handshake must be over, in seconds of the reactor's clock.
+    """
+
+    __slots__ = ("_head_reader", "_leftover", "_outcome", "_server", "_slot", "_transport", "due")
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._head_reader = HeadReader(server.limits)
-        self._host = ""
+        self._head_reader: HeadReader | None = None
+        self._leftover = b""
         self._slot: Slot | None = None
-        self._timer: Timer | None = None
         self._transport: Transport | None = None
         self._outcome: str | None = None
+        self.due = server.reactor.time + server.limits.handshake_timeout
 
     # --- called by the transport ------------------------------------------------------------
 
@@ -118,11 +124,9 @@ class ServerHandshake(Protocol):
         """Ask for a slot and start the deadline."""
         server = self._server
         self._transport = transport
-        self._host = host_of(transport.get_extra_info("peername"))
-        self._timer = server.reactor.call_later(server.limits.handshake_timeout, self._time_out)
         server.handshakes.add(self)
         try:
-            self._slot = server.manager.admit(self._host)
+            self._slot = server.manager.admit(host_of(transport.get_extra_info("peername")))
             if server.is_draining:
                 raise HandshakeError(503, "the server is going away", (("Retry-After", "5"),))
         except HandshakeError as error:
@@ -134,14 +138,17 @@ class ServerHandshake(Protocol):
             return
         request = None
         try:
-            head = self._head_reader.feed(data)
-            if head is not None:
-                request = parse_request(head)
+            request = self._read(bytes(data))
+            if request is not None:
                 self._introduce(request)
                 self._answer(request)
         except TlsClientHello:
-            self._server.report(
-                "tls", "a client speaks TLS to a port without it: is it a wss:// URL?"
+            events.report(
+                self._server.reactor,
+                "tls",
+                "tls_on_plain",
+                "a client speaks TLS to a port without it: is it a wss:// URL?",
+                remote_address=self._host,
             )
             self._outcome = "tls"
             self.abort()
@@ -154,10 +161,23 @@ class ServerHandshake(Protocol):
             else:
                 self.abort()
 
+    def _read(self, data: bytes) -> Request | None:
+        """Return the request once it is complete."""
+        reader = self._head_reader
+        if reader is None:
+            plain = read_plain_request(data, self._server.limits)
+            if plain is not None:
+                request, self._leftover = plain
+                return request
+            reader = self._head_reader = HeadReader(self._server.limits)
+        head = reader.feed(data)
+        self._leftover = reader.leftover
+        return None if head is None else parse_request(head)
+
     def connection_lost(self, error: Exception | None) -> None:
         """Free the slot; the stream never became a connection."""
-        self._outcome = self._outcome or "eof"
-        self._leave()
+        self._outcome = self._outcome or _word_for(error)
+        self._server.handshakes.discard(self)
         if self._slot is not None and self._outcome == _HTTP:
             self._server.manager.http_answered(self._slot)
         elif self._slot is not None:
@@ -179,44 +199,57 @@ class ServerHandshake(Protocol):
             response = refusal(error, request, _date())
         self._outcome = str(error.status)
         if error is not _INTERNAL_ERROR:  # that is in the log, with its traceback
-            self._server.report(
+            reason = events.clip(error.message)
+            events.report(
+                self._server.reactor,
                 self._outcome,
-                "%s: refused with %d: %.200s",
+                "refused",
+                "%s: refused with %d: %s",
                 self._host,
                 error.status,
-                error.message,
+                reason,
+                remote_address=self._host,
+                status=error.status,
+                reason=reason,
             )
         self._finish(response)
 
     def abort(self) -> None:
         """Drop the stream without an answer."""
         assert self._transport is not None
+        self._outcome = self._outcome or "aborted"
         self._transport.abort()
 
     def _finish(self, response: bytes) -> None:
         assert self._transport is not None
-        assert self._timer is not None
-        self._timer.cancel()
+        self._server.handshakes.answered(self)
         server, timeout = self._server, self._server.limits.linger_timeout
         self._transport.write(response)
         self._transport.flush()
         if self._transport.get_write_buffer_size():
             # A page that the kernel did not take at once, or TLS that is not up yet: what is
             # left of the time for the handshake is for that.
-            timeout = max(timeout, self._timer.due - server.reactor.time)
+            timeout = max(timeout, self.due - server.reactor.time)
         self._transport.linger(timeout, server.limits.linger_size)
 
-    def _time_out(self) -> None:
+    def deadline(self) -> float:
+        """Return ``due``, put off by what the loop has lost meanwhile: no fault of the peer."""
+        server = self._server
+        return self.due + server.reactor.lost_since(self.due - server.limits.handshake_timeout)
+
+    def time_out(self) -> None:
+        """Answer 408 because ``due`` has come."""
         self.refuse(HandshakeError(408, "the request took too long"))
         assert self._transport is not None
         if self._transport.get_write_buffer_size():
             # It stalls in the TLS handshake: it could not read the answer, and has had its time.
             self.abort()
 
-    def _leave(self) -> None:
-        assert self._timer is not None
-        self._timer.cancel()
-        self._server.handshakes.discard(self)
+    @property
+    def _host(self) -> str:
+        """The peer's address, for the log."""
+        assert self._transport is not None
+        return host_of(self._transport.get_extra_info("peername"))
 
     # --- answering --------------------------------------------------------------------------
 
@@ -261,28 +294,28 @@ class ServerHandshake(Protocol):
         if connection_class is None:
             raise HandshakeError(404, "no WebSocket is served at this path")
         user_id = server.hooks.authenticate(request)
-        session, headers = self._open_session(request, user_id)
+        session, cookie = self._open_session(request, user_id)
         connection = connection_class(
             server.reactor,
             server.limits,
             statistics=server.manager.counters,
-            on_end=server.connection_ended,
+            on_end=server.on_connection_ended,
         )
-        self._hand_over(connection, request, upgrade, session, headers)
+        self._hand_over(connection, request, upgrade, session, cookie)
 
-    def _open_session(
-        self, request: Request, user_id: str | None
-    ) -> tuple[Session, list[tuple[str, str]]]:
+    def _open_session(self, request: Request, user_id: str | None) -> tuple[Session, str | None]:
         """Return the client's session, and the cookie for one that is new."""
-        wanted = _wanted_session(request)
-        session, is_resumed = self._server.manager.open_session(wanted, user_id, self._host)
+        assert self._slot is not None
+        session, is_resumed = self._server.manager.open_session(
+            _wanted_session(request), user_id, self._slot.address_key
+        )
         if is_resumed:
-            return session, []
+            return session, None
         # Strict: another site's page must not reach the session through a visitor's browser.
         cookie = f"{SESSION_COOKIE}={session.id}; Path=/; HttpOnly; SameSite=Strict"
         if self._server.is_secure:
             cookie += "; Secure"
-        return session, [("Set-Cookie", cookie)]
+        return session, cookie
 
     def _hand_over(
         self,
@@ -290,23 +323,31 @@ class ServerHandshake(Protocol):
         request: Request,
         upgrade: Upgrade,
         session: Session,
-        headers: list[tuple[str, str]],
+        cookie: str | None,
     ) -> None:
         """Answer 101 and let the connection take over, with what came after the head."""
         assert self._transport is not None
         assert self._slot is not None
         self._outcome = "101"
-        self._leave()
-        self._transport.write(
-            accept_response(upgrade, headers, _compress(self._server.deflate, connection, request))
-        )
+        server = self._server
+        server.handshakes.discard(self)
+        extensions = _compress(server.deflate, connection, request)
+        self._transport.write(accept_response(upgrade, extensions=extensions, cookie=cookie))
         connection.session = session
         connection.session_id = session.id
-        self._server.manager.opened(connection, self._slot)
+        server.manager.opened(connection, self._slot)
         connection.open(self._transport, request, upgrade.subprotocol)
-        self._server.manager.replay(connection)
-        if self._head_reader.leftover:
-            connection.data_received(memoryview(self._head_reader.leftover))
+        server.manager.replay(connection)
+        if self._leftover:
+            connection.data_received(memoryview(self._leftover))
+        request.compact()
+
+
+def _word_for(error: Exception | None) -> str:
+    """Return the word under which a stream is counted that ended before its answer."""
+    if error is None:
+        return "eof"
+    return "reset" if isinstance(error, ConnectionError) else "broken"
 
 
 def _compress(deflate: Deflate | None, connection: Connection, request: Request) -> str | None:
@@ -328,8 +369,9 @@ def _date() -> tuple[tuple[str, str]]:
 
 def _subprotocols(connection_class: type[Connection] | None, upgrader: Upgrader) -> Sequence[str]:
     """Return what a route speaks: first what its class says, then the server's own."""
-    own = () if connection_class is None else connection_class.subprotocols
-    return (*own, *upgrader.subprotocols)
+    if connection_class is None or not connection_class.subprotocols:
+        return upgrader.subprotocols
+    return (*connection_class.subprotocols, *upgrader.subprotocols)
 
 
 def host_of(peername: Any) -> str:
@@ -337,10 +379,20 @@ def host_of(peername: Any) -> str:
     return str(peername[0]) if isinstance(peername, tuple) else ""
 
 
+def _may_name_session(query: str) -> bool:
+    """Tell whether a query must be parsed, for the parameter or for the number of them."""
+    return bool(query) and (
+        SESSION_PARAMETER in query or "%" in query or query.count("&") >= MAX_QUERY_PARAMETERS
+    )
+
+
 def _wanted_session(request: Request) -> str | None:
     """Return the id of the session that the client asks for: cookie first, then query."""
-    wanted = request.cookies.get(SESSION_COOKIE)
-    if wanted is None:
+    wanted = None
+    # Both are looked through before they are parsed: a stranger's have no such name in them.
+    if any(SESSION_COOKIE in cookies for cookies in request.headers.get_all("cookie")):
+        wanted = request.cookies.get(SESSION_COOKIE)
+    if wanted is None and _may_name_session(request.query):
         wanted = request.query_parameters.get(SESSION_PARAMETER, [None])[0]
     if wanted is not None and len(wanted) > _MAX_SESSION_ID:
         raise HandshakeError(400, "the session id is too long")

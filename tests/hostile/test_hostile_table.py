@@ -15,14 +15,10 @@ ROWS = [
     f"H{number:02}"
     for number in (
         *range(1, 86),
+        *range(88, 93),
         94,
         95,
-        98,
-        100,
-        101,
-        102,
-        104,
-        *range(110, 116),
+        *range(98, 116),
         *range(120, 129),
     )
 ]

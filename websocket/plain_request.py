@@ -1,0 +1,59 @@
+"""The straight path of reading a request: a head that is whole, and nothing to object to.
+
+Nearly every opening handshake is a GET with a simple path, sent in one piece, in which no header
+stands twice. Such a head is read here in one go. Anything else is left to ``HeadReader`` and
+``parse_request``, with all of their rules: so nothing here raises, and nothing is decided here
+but "this one is good".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from websocket.headers import parse_distinct_fields
+from websocket.http11 import FRAMES_BODY, Request
+from websocket.origin import parse_authority
+
+if TYPE_CHECKING:
+    from websocket.limits import Limits
+
+_END_OF_HEAD = b"\r\n\r\n"
+# Without what ``http11`` has to look at twice: a percent sign, a backslash or a dot in the path, a
+# second slash at its beginning, an encoded NUL in the query.
+_PLAIN_LINE = re.compile(
+    r'GET ((/(?!/)[!"$&-\-/->@-\[\]-~]*)(?:\?(?!\S*%00)([!"$-~]*))?) HTTP/1\.1\r\n'
+)
+
+
+def read_plain_request(data: bytes, limits: Limits) -> tuple[Request, bytes] | None:
+    """Read a request from the first bytes of a stream, if it is a plain one.
+
+    Args:
+        data: what arrived.
+        limits: as for ``HeadReader``.
+
+    Returns:
+        The request, and the bytes behind it. None when it is incomplete, or not plain.
+    """
+    end = data.find(_END_OF_HEAD)
+    # Not above any limit of a line, because not even the whole is.
+    if not 0 < end <= limits.max_header_line or end > limits.max_request_line:
+        return None
+    end += len(_END_OF_HEAD)
+    if end > limits.max_head_size:
+        return None
+    text = data[:end].decode("latin-1")
+    match = _PLAIN_LINE.match(text)
+    headers = None if match is None else parse_distinct_fields(text[match.end() : -2])
+    if match is None or headers is None or len(headers) > limits.max_header_count:
+        return None
+    first = headers.first
+    if not FRAMES_BODY.isdisjoint(first):
+        return None
+    try:
+        authority = parse_authority(first.get("host", ""))
+    except ValueError:
+        return None
+    target, path, query = match.groups("")
+    return Request("GET", target, path, query, "1.1", headers, authority), data[end:]
