@@ -36,16 +36,20 @@ REACTOR_ROWS = (
     Row("testing memory memory_tls faults", is_joined=True),
 )
 WEBSOCKET_ROWS = (
-    Row("opcodes causes errors limits speedups _speedups", is_joined=True),
+    Row(
+        "opcodes causes errors limits policies process_memory speedups _speedups", is_joined=True
+    ),
     Row(
         "frame http11 message masking headers origin key address ratelimit statistics deadlines"
-        " credentials plain_frames events*"
+        " credentials plain_frames events* backlog ledger"
     ),
     Row(
         "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader plain_request"
         " handshake handshake_client retry shared_message"
     ),
-    Row("lifecycle* endpoint* callbacks* connection* message_connection*", is_joined=True),
+    Row(
+        "lifecycle* sender* endpoint* callbacks* connection* message_connection*", is_joined=True
+    ),
     Row(
         "manager pool session session_manager expiry replay persistence session_store",
         is_joined=True,
@@ -64,6 +68,7 @@ NEIGHBOURS = {
     ("reactor.speedups", "reactor._speedups"),
     ("reactor._speedups", "reactor.speedups"),
     ("websocket.plain_frames", "websocket.masking"),
+    ("websocket.ledger", "websocket.address"),
     ("websocket.shared_message", "websocket.frame_writer"),
     ("websocket.http11", "websocket.headers"),
     ("websocket.http11", "websocket.origin"),

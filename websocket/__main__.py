@@ -104,7 +104,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
             type=_limit_type(str(limit.type)),
             default=default,
             metavar="N",
-            help=f"{limit.metadata['help']} ({_shown(default)})",
+            help=f"{limit.metadata['help']} ({_SHOWN.get(str(default), default)})",
         )
 
 
@@ -149,6 +149,15 @@ def _yes_or_no(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(text)
     return text == "yes"
+
+
+_CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": _yes_or_no,
+    "Excess": Excess,
+    "SlowConsumer": SlowConsumer,
+}
 
 
 # --- serve ------------------------------------------------------------------------------------
@@ -223,15 +232,6 @@ def _tls(options: argparse.Namespace) -> ServerTLS | None:
         return ServerTLS(options.certificate, options.key)
     except OSError as error:
         raise _UsageError(f"--certificate or --key: {error}") from None
-
-
-_CONVERTERS: dict[str, Callable[[str], Any]] = {
-    "int": int,
-    "float": float,
-    "bool": _yes_or_no,
-    "Excess": Excess,
-    "SlowConsumer": SlowConsumer,
-}
 
 
 def _limits(options: argparse.Namespace) -> Limits:

@@ -251,6 +251,7 @@ class Control:
                 cause.value: count for cause, count in statistics.closed_by_cause.items()
             },
             "sessions": statistics.sessions._asdict(),
+            "lag": {**statistics.lag._asdict(), "holds": dict(statistics.lag.holds)},
             "closing": sum(not connection.is_open for connection in server.connections),
             "ends": list(ends),
             "threads": None if self._threads is None else self._threads.facts(),
