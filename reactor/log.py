@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import partial
 
 #: By logger, how many records a handler has failed to take by raising.
 failures: Counter[str] = Counter()
@@ -42,6 +43,8 @@ def guarded(name: str) -> logging.Logger:
 def name_of(thing: object) -> str:
     """Return a readable name for a callback or a handler; it never raises."""
     try:
+        if isinstance(thing, partial):  # a timer's callback with its arguments
+            thing = thing.func
         name = getattr(thing, "__qualname__", None)
         if name is None:
             return repr(thing)[:_MAX_NAME]

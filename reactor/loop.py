@@ -86,7 +86,7 @@ class Reactor(Readiness):
         super().__init__(selector())
         self._clock = clock
         self.time = clock()
-        self._wheel = TimerWheel(tick, self.time)
+        self._wheel = TimerWheel(tick, self.time, self._call)
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._handed_over: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._unflushed: deque[Flushable] = deque()
@@ -150,7 +150,8 @@ class Reactor(Readiness):
             if len(events) > self._lag.stride:
                 events = self._dispatch_most(events)
             self._dispatch(events)
-            self._wheel.advance(self.time)
+            if self.time >= self._due:
+                self._wheel.advance(self.time)
             if self._ready or self._handed_over:
                 self._run_ready()
             if self._unflushed:
@@ -247,7 +248,7 @@ class Reactor(Readiness):
 
     def call_at(self, when: float, callback: Callback, *args: object) -> Timer:
         """Call back at a time on the reactor's clock; see ``call_later``."""
-        return self._wheel.schedule(when, partial(self._call, callback, args))
+        return self._wheel.schedule(when, partial(callback, *args) if args else callback)
 
     def call_soon_threadsafe(self, callback: Callback, *args: object) -> None:
         """Call back in the reactor's thread. May be called from any thread, and from signals.
@@ -382,7 +383,7 @@ class Reactor(Readiness):
             except Exception as error:
                 self._contain(flushable, error)
 
-    def _call(self, callback: Callback, args: tuple[Any, ...]) -> None:
+    def _call(self, callback: Callback, args: tuple[Any, ...] = ()) -> None:
         began = self._clock()
         try:
             callback(*args)

@@ -68,6 +68,10 @@ _LEVELS = tuple(
 _due_of = attrgetter("due")
 
 
+def _call(callback: Callable[[], object]) -> None:
+    callback()
+
+
 def _nothing() -> None:
     """Stand in for the callback of a timer that has fired or was cancelled."""
 
@@ -116,22 +120,45 @@ class TimerWheel:
         tick: the granularity in seconds; timers run up to this much late, and those of one
             tick run together.
         start: the time at which the wheel begins to count; nothing can be advanced to before.
+        call: runs a callback, for whoever wants to know how long it takes or what it raises.
 
     Raises:
         ValueError: ``tick`` is not positive, or one of the two is not finite.
     """
 
-    __slots__ = ("_current", "_now", "_occupied", "_overdue", "_ready", "_slots", "_start", "_tick")
+    __slots__ = (
+        "_call",
+        "_current",
+        "_next_bucket",
+        "_next_due",
+        "_now",
+        "_occupied",
+        "_overdue",
+        "_ready",
+        "_slots",
+        "_start",
+        "_tick",
+    )
 
-    def __init__(self, tick: float = 0.01, start: float = 0.0) -> None:
+    def __init__(
+        self,
+        tick: float = 0.01,
+        start: float = 0.0,
+        call: Callable[[Callable[[], object]], object] = _call,
+    ) -> None:
         if not 0.0 < tick < inf:
             raise ValueError(f"tick must be a positive number of seconds, not {tick!r}")
         if not isfinite(start):
             raise ValueError(f"start must be a finite number of seconds, not {start!r}")
+        self._call = call
         self._tick = tick
         self._start = start
         self._now = start
         self._current = 0
+        # What next_due() found, and where: it holds while something is there, and nothing has
+        # been scheduled or advanced since.
+        self._next_due = 0.0
+        self._next_bucket: _Bucket | None = None
         self._slots: dict[int, _Bucket] = {}
         self._occupied = 0
         # Was due when it was scheduled; the next advance() runs it.
@@ -158,6 +185,7 @@ class TimerWheel:
         Raises:
             ValueError: ``due`` is not finite.
         """
+        self._next_bucket = None
         if self._now < due < inf:
             bucket = self._bucket_for(self._tick_of(due))
         elif isfinite(due):
@@ -188,6 +216,7 @@ class TimerWheel:
             raise ValueError(f"now must be a finite number of seconds, not {now!r}")
         if now < self._now:
             return 0
+        self._next_bucket = None
         self._now = now
         due = self._collect(now)
         # Those of one due time were scheduled in this order, and sorting keeps it: to the slots
@@ -209,13 +238,16 @@ class TimerWheel:
         """
         if self._ready or self._overdue:
             return self._now
+        if self._next_bucket:
+            return self._next_due
         while self._occupied:
             index, first, _ = self._lowest()
             bucket = self._slots[index]
             if not bucket:
                 self._close(index)
             elif first > self._current:
-                return self._time_of(first)
+                self._next_due, self._next_bucket = self._time_of(first), bucket
+                return self._next_due
             else:
                 # Its tick has come but, by a rounding error, its time has not.
                 return min(timer.due for timer in bucket)
@@ -318,8 +350,7 @@ class TimerWheel:
         self._ready = ready
         return ready
 
-    @staticmethod
-    def _run(ready: _Bucket) -> int:
+    def _run(self, ready: _Bucket) -> int:
         """Run callbacks until none is left; what one of them raises leaves the rest in place."""
         count = 0
         while ready:
@@ -328,5 +359,5 @@ class TimerWheel:
             timer.callback = _nothing
             timer._bucket = None
             count += 1
-            callback()
+            self._call(callback)
         return count
