@@ -166,6 +166,10 @@ class MemoryTLSSocket:
         """Return the descriptor of the socket below."""
         return self.lower.fileno()
 
+    def setsockopt(self, *args: object) -> None:
+        """Set an option of the socket below."""
+        self.lower.setsockopt(*args)
+
     def getpeername(self) -> Any:
         """Return the address of the other end."""
         return self.lower.getpeername()

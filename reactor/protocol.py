@@ -3,12 +3,12 @@
 The names and the order of calls are those of ``asyncio.Protocol``::
 
     connection_made -> data_received* -> eof_received? -> connection_lost
-                       pause_writing <-> resume_writing
+                       pause_writing <-> resume_writing, unsent_changed*
 
-One thing differs: ``data_received`` is handed a view of the reactor's one receive buffer
-instead of a copy. The view is released when the method returns, so that code which keeps it
-gets a clear ``ValueError`` later, never somebody else's bytes. (Slices of it are views of their
-own, which nobody can release: they must not be kept either.)
+``unsent_changed`` is our own, and one thing differs: ``data_received`` is handed a view of the
+reactor's one receive buffer instead of a copy. The view is released when the method returns, so
+that code which keeps it gets a clear ``ValueError`` later, never somebody else's bytes. (Slices of
+it are views of their own, which nobody can release: they must not be kept either.)
 
 Not for: messages. ``websocket.Connection`` is the class to subclass for those.
 """
@@ -82,3 +82,14 @@ class Protocol:
 
     def resume_writing(self) -> None:
         """Produce again: what waits to be sent has fallen to the low watermark."""
+
+    def unsent_changed(self, size: int) -> None:
+        """Take note of how much the socket has not taken: for whoever keeps books on memory.
+
+        Called after an attempt to send that did not get rid of everything, each time some 8 KiB
+        have been written since, and when everything has been sent at last. It may be called from
+        within a ``write``.
+
+        Args:
+            size: bytes that wait to be sent; 0 when everything has been.
+        """

@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 import sys
 from typing import Any
 
@@ -55,6 +56,14 @@ def open_tcp_sockets(
             sock.close()
         raise
     return sockets
+
+
+def forget_unsent(sock: socket.socket) -> None:
+    """Make ``close`` reset the connection, so that the system keeps nothing for the peer."""
+    # Two integers, short ones on Windows: it lingers, for no time.
+    setting = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+    with contextlib.suppress(OSError):  # then it is kept for some minutes
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, setting)
 
 
 def send_at_once(sock: socket.socket) -> None:

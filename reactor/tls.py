@@ -17,11 +17,13 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
+from reactor.buffers import Buffer
 from reactor.event_handler import READ, WRITE
 from reactor.protocol import Protocol
-from reactor.transport import Buffer, Transport
+from reactor.transport import Transport
 
 if TYPE_CHECKING:
     from reactor.loop import Reactor
@@ -149,7 +151,7 @@ class TLSTransport(Transport):
         except ssl.SSLWantWriteError:
             self._handshake_wants = WRITE
         except OSError as error:
-            self._shut(error)
+            self._turn_away(error)
         else:
             self._handshake_wants = 0
             if self._buffers:
@@ -157,6 +159,17 @@ class TLSTransport(Transport):
             elif self._eof_is_pending:
                 self._shutdown_write()
         self._update_interest()
+
+    def _turn_away(self, error: OSError) -> None:
+        """Close, and read first what came behind the mistake: the peer has been sent an alert.
+
+        A socket that is closed with unread input resets the stream, and the peer may then not
+        see why. That it has no good certificate, for example.
+        """
+        with contextlib.suppress(OSError):
+            self._tls.shutdown(socket.SHUT_WR)  # it is a plain socket from here on
+            self._tls.recv_into(self._reactor.receive_buffer)
+        self._shut(error)
 
     def _update_interest(self) -> None:
         if self.fd < 0:
@@ -222,6 +235,8 @@ class TLSTransport(Transport):
 
     def _end_reading(self, size: int, error: OSError | None) -> None:
         """Hand on what came before the end of the stream, or before it broke, and then that."""
+        if error is not None:
+            _forget_errors()
         if size:
             self._protocol.buffer_received(self._reactor.receive_buffer, size)
         if not self.is_reading():
@@ -292,12 +307,18 @@ class TLSTransport(Transport):
         # With bytes unsent the peer must not be told that this was all.
         if error is None and not self._handshake_wants and not self._buffers:
             self._notify()
+        if isinstance(error, ssl.SSLError):
+            _forget_errors()
         super()._shut(error)
 
     def _notify(self) -> None:
         """Send close_notify, so that the end cannot be forged; never wait for the peer's."""
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it has been sent already
+        try:
             self._tls.unwrap()
+        except (ssl.SSLWantReadError, ValueError):  # the latter: it has been sent already
+            pass
+        except OSError:
+            _forget_errors()
 
 
 class ServerTLS:
@@ -372,6 +393,20 @@ def client_context(authorities: str | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=authorities)
     _restrict(context)
     return context
+
+
+def _forget_errors() -> None:
+    """Empty OpenSSL's queue of errors, of which there is one for all streams of a thread.
+
+    CPython has done so by itself. PyPy has not, and the next stream that would block, anybody's,
+    would break with the error of this one. That a new object empties it holds for both.
+    """
+    _any_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+
+
+@cache
+def _any_context() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
 def _restrict(context: ssl.SSLContext) -> None:

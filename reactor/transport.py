@@ -20,18 +20,19 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
+from reactor.buffers import Buffer, drop_first, join_last
+from reactor.discarder import Discarder
 from reactor.event_handler import READ, WRITE, EventHandler
 from reactor.protocol import Protocol
-from reactor.sockets import close_socket
+from reactor.sockets import close_socket, forget_unsent
 from reactor.speedups import receive, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reactor.loop import Reactor
-    from reactor.wheel import Timer
 
 logger = logging.getLogger("reactor")
 
@@ -45,7 +46,9 @@ _HAS_SENDMSG = hasattr(socket.socket, "sendmsg")
 
 _WOULD_BLOCK = (BlockingIOError, InterruptedError)
 
-Buffer = Union[bytes, memoryview]
+# While the socket takes nothing, the protocol is told each time so much more waits.
+_STEP = 8 * 1024
+
 _NOTHING: tuple[Buffer, ...] = ()
 
 
@@ -62,6 +65,7 @@ class Transport(EventHandler):
     """
 
     __slots__ = (
+        "_alarm",
         "_buffered",
         "_buffers",
         "_eof_is_pending",
@@ -95,6 +99,8 @@ class Transport(EventHandler):
         self._buffered = 0
         self._high = HIGH_WATERMARK
         self._low = HIGH_WATERMARK // 4
+        # More bytes than these are worth a look: see ``_press``.
+        self._alarm = HIGH_WATERMARK
         # The accelerator goes by the descriptor's number. What only looks like a socket, in
         # tests or for TLS, has methods.
         self._is_direct = type(sock) is socket.socket
@@ -158,6 +164,10 @@ class Transport(EventHandler):
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait to be taken by the operating system."""
         return self._buffered
+
+    def is_blocked(self) -> bool:
+        """Tell whether the socket has not taken all that was to be sent."""
+        return self._is_blocked
 
     def is_closing(self) -> bool:
         """Tell whether the transport is closed or about to be; writes have no effect then."""
@@ -239,7 +249,7 @@ class Transport(EventHandler):
             self._buffers = [*waiting, *buffers]
         size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         self._buffered += size
-        if self._buffered > self._high:
+        if self._buffered > self._alarm:
             self._press()
         return size
 
@@ -274,6 +284,7 @@ class Transport(EventHandler):
             raise ValueError(f"0 <= low ({low}) <= high ({high}) does not hold")
         self._high = high
         self._low = low
+        self._set_alarm()
 
     def write_eof(self) -> None:
         """End our half of the stream once everything written has been sent."""
@@ -310,18 +321,44 @@ class Transport(EventHandler):
             self._drained()
         if self._is_pausing and self._buffered <= self._low and not self._is_closing:
             self._is_pausing = False
+            self._set_alarm()
             self._protocol.resume_writing()
+        self._report_unsent()
+
+    def _set_alarm(self) -> None:
+        """Set the number of bytes above which a write is followed by ``_press``."""
+        if not self._is_blocked:
+            self._alarm = self._high
+        elif self._is_pausing:
+            self._alarm = self._buffered + _STEP
+        else:
+            self._alarm = min(self._high, self._buffered + _STEP)
+
+    def _report_unsent(self) -> None:
+        """Tell the protocol what stays."""
+        if self.fd < 0:
+            return
+        self._set_alarm()
+        try:
+            self._protocol.unsent_changed(self._buffered)
+        except Exception as error:
+            # Whoever writes may be another stream's callback, which must not pay for it.
+            logger.exception("unsent_changed of %r raised", self._protocol)
+            self._shut(error)
 
     def _press(self) -> None:
         """Try to get below the high watermark; tell the protocol when that fails."""
         if not self._is_blocked:
             self.flush()
+        else:
+            if type(self._buffers) is list:
+                join_last(self._buffers)
+            self._report_unsent()
         if self._buffered > self._high and not self._is_pausing and not self._is_closing:
             self._is_pausing = True
             try:
                 self._protocol.pause_writing()
             except Exception as error:
-                # Whoever writes here may be another stream's callback, which must not pay for it.
                 logger.exception("pause_writing of %r raised", self._protocol)
                 self._shut(error)
 
@@ -347,16 +384,7 @@ class Transport(EventHandler):
         if not self._buffered:
             self._buffers = _NOTHING
             return
-        whole = 0
-        for buffer in self._buffers:
-            if sent < len(buffer):
-                break
-            sent -= len(buffer)
-            whole += 1
-        rest = list(self._buffers[whole:])
-        if sent:
-            rest[0] = memoryview(rest[0])[sent:]
-        self._buffers = rest
+        self._buffers = drop_first(self._buffers, sent)
 
     def _drained(self) -> None:
         """Do what was put off until everything was sent."""
@@ -397,13 +425,13 @@ class Transport(EventHandler):
             timeout: seconds until the transport is aborted.
             max_size: bytes of input after which the transport is aborted.
         """
-        if self._is_closing or isinstance(self._protocol, _Discarder):
+        if self._is_closing or isinstance(self._protocol, Discarder):
             return
         if self._has_eof:
             self.close()  # there is no input left that could cause a reset
             return
         timer = self._reactor.call_later(timeout, self.abort)
-        self._protocol = _Discarder(self, self._protocol, max_size, timer)
+        self._protocol = Discarder(self, self._protocol, max_size, timer)
         self._end_writing()
         self.resume_reading()
 
@@ -421,6 +449,9 @@ class Transport(EventHandler):
 
     def abort(self) -> None:
         """Close at once; what waits to be sent is lost. Idempotent."""
+        if self._buffers and self.fd >= 0:
+            # Otherwise the system would go on to keep for the peer what it has not read.
+            forget_unsent(self._socket)
         self._shut(None)
 
     def on_failure(self, error: Exception) -> None:
@@ -459,29 +490,3 @@ class Transport(EventHandler):
 
 
 _NOBODY = Protocol()
-
-
-class _Discarder(Protocol):
-    """Stand in for a protocol that wants no further input; see ``Transport.linger``."""
-
-    __slots__ = ("_allowance", "_protocol", "_timer", "_transport")
-
-    def __init__(
-        self, transport: Transport, protocol: Protocol, max_size: int, timer: Timer
-    ) -> None:
-        self._transport = transport
-        self._protocol = protocol
-        self._allowance = max_size
-        self._timer = timer
-
-    def __repr__(self) -> str:
-        return repr(self._protocol)
-
-    def data_received(self, data: memoryview) -> None:
-        self._allowance -= len(data)
-        if self._allowance < 0:
-            self._transport.abort()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._timer.cancel()
-        self._protocol.connection_lost(error)

@@ -34,5 +34,8 @@ class FakeConnection:
             self.sent.append(message)
         return self.is_open
 
+    def send_missed(self, message: Payload) -> bool:
+        return self.send(message)
+
     def report_gap(self, dropped: int) -> None:
         self.gaps.append(dropped)

@@ -29,16 +29,14 @@ class Row(NamedTuple):
 # The lowest row first.
 REACTOR_ROWS = (
     Row("errors protocol event_handler allocator log speedups _speedups"),
-    Row("wheel sockets signals wakeup epoll readiness lag workers"),
+    Row("buffers discarder wheel sockets signals wakeup epoll readiness lag workers"),
     Row("transport"),
     Row("loop listener connector tls"),
     Row("__init__"),
     Row("testing memory memory_tls faults", is_joined=True),
 )
 WEBSOCKET_ROWS = (
-    Row(
-        "opcodes causes errors limits policies process_memory speedups _speedups", is_joined=True
-    ),
+    Row("opcodes causes errors limits policies process_memory speedups _speedups", is_joined=True),
     Row(
         "frame http11 message masking headers origin key address ratelimit statistics deadlines"
         " credentials plain_frames events* backlog ledger"
@@ -47,9 +45,7 @@ WEBSOCKET_ROWS = (
         "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader plain_request"
         " handshake handshake_client retry shared_message"
     ),
-    Row(
-        "lifecycle* sender* endpoint* callbacks* connection* message_connection*", is_joined=True
-    ),
+    Row("lifecycle* sender* endpoint* callbacks* connection* message_connection*", is_joined=True),
     Row(
         "manager pool session session_manager expiry replay persistence session_store",
         is_joined=True,

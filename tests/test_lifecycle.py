@@ -268,6 +268,13 @@ STORIES = {
         connection_class=failing("message"),
     ),
     "abort": Story(Cause.ABORTED, lambda world: world.connection.abort()),
+    "shortage": Story(
+        Cause.MEMORY,
+        lambda world: world.connection.shed(),
+        1013,
+        "out of memory",
+        (1013, "out of memory"),
+    ),
 }
 
 SERVER_STORIES = {

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from websocket.ratelimit import BucketTable, TokenBucket
+from websocket.ratelimit import Arrivals, BucketTable, TokenBucket
 
 RATES = [(20.0, 50), (64 / 60, 64), (50.0, 100), (1.0, 1), (1 / 3, 7), (10_000.0, 3), (1e-3, 2)]
 STARTS = [0.0, 0.1, 12_345.678, 1e7]
@@ -166,3 +166,60 @@ def test_a_flood_of_keys_stays_within_the_maximum_and_pushes_out_the_oldest() ->
     assert not table.take("9999", 0.0)
     assert not table.take("9950", 0.0)
     assert table.take("9949", 0.0)
+
+
+# --- since when it may have been waiting --------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rate", "burst"), RATES)
+def test_tokens_that_came_while_nobody_looked_count_beyond_the_burst(
+    rate: float, burst: int
+) -> None:
+    bucket = TokenBucket(rate, burst, 0.0)
+    now = 100 / rate
+    taken = sum(bucket.take(now, since=0.0) for _ in range(burst + 200))
+    assert taken == burst + 100
+    # Of that, nothing is left for what has not been waiting.
+    assert not bucket.take(now)
+    bucket = TokenBucket(rate, burst, 0.0)
+    assert sum(bucket.take(now) for _ in range(burst + 200)) == burst
+
+
+def test_a_moment_in_the_future_is_now() -> None:
+    bucket = TokenBucket(1.0, 1, 0.0)
+    assert bucket.take(0.0, since=10.0)
+    assert not bucket.take(0.5)
+    assert bucket.take(1.0)
+
+
+def nothing_lost(moment: float) -> float:
+    return 0.0
+
+
+def test_what_is_read_when_nothing_stopped_us_came_now() -> None:
+    arrivals = Arrivals(0.0)
+    assert [arrivals.earliest(now, nothing_lost) for now in (0.0, 5.0, 5.0, 9.0)] == [0, 5, 5, 9]
+
+
+def test_what_was_not_read_may_have_come_since_then_until_there_is_a_break() -> None:
+    arrivals = Arrivals(0.0)
+    arrivals.stop(10.0)
+    arrivals.stop(12.0)
+    assert arrivals.earliest(50.0, nothing_lost) == 10.0
+    arrivals.go(50.0)
+    assert [arrivals.earliest(50 + part, nothing_lost) for part in (0, 0.09, 0.18)] == [10.0] * 3
+    arrivals.stop(50.2)
+    arrivals.go(50.25)
+    assert arrivals.earliest(50.3, nothing_lost) == 10.0
+    assert arrivals.earliest(50.5, nothing_lost) == 50.5
+    arrivals.stop(60.0)
+    arrivals.go(61.0)
+    arrivals.stop(70.0)
+    assert arrivals.earliest(71.0, nothing_lost) == 70.0
+
+
+def test_what_could_not_be_read_in_a_stall_may_have_come_in_it() -> None:
+    arrivals = Arrivals(0.0)
+    assert arrivals.earliest(100.0, lambda moment: 60.0 if moment < 100 else 0.0) == 40.0
+    assert arrivals.earliest(100.05, lambda moment: 60.0 if moment < 100 else 0.0) == 40.0
+    assert arrivals.earliest(101.0, lambda moment: 60.0 if moment < 100 else 0.0) == 101.0

@@ -54,6 +54,11 @@ def drain(stage: Stage, theirs: MemorySocket) -> bytes:
         data += part
 
 
+def read_to_the_end(sock: socket.socket) -> None:
+    while sock.recv(MIB):
+        pass
+
+
 def raise_boom(*args: object) -> None:
     raise ValueError("boom")
 
@@ -1035,6 +1040,124 @@ def test_linger_cut_short_leaves_no_timer_behind(stage: Stage) -> None:
     theirs.end()
     stage.settle()
     assert stage.reactor.next_timeout() is None
+
+
+# --- what stays unsent ---------------------------------------------------------------------------
+
+
+class Bookkeeper(Witness):
+    """Write down what it is told of unsent bytes."""
+
+    def __init__(self, *, raises: bool = False) -> None:
+        super().__init__()
+        self.unsent: list[int] = []
+        self.raises = raises
+
+    def unsent_changed(self, size: int) -> None:
+        self.unsent.append(size)
+        if self.raises:
+            raise_boom()
+
+
+def test_nothing_is_told_of_what_the_socket_takes_at_once(stage: Stage) -> None:
+    witness = Bookkeeper()
+    transport, theirs = start(stage, witness)
+    for _ in range(3):
+        transport.write(bytes(1000))
+        transport.write(bytes(1000))
+        stage.settle()
+    assert len(theirs.take()) == 6000
+    assert witness.unsent == []
+    assert not transport.is_blocked()
+
+
+@pytest.mark.parametrize("high", [1000, 20_000, MIB])
+def test_what_is_stuck_is_told_when_it_grows_and_when_it_is_gone(stage: Stage, high: int) -> None:
+    witness = Bookkeeper()
+    transport, theirs = start(stage, witness, capacity=100)
+    transport.set_write_buffer_limits(high)
+    transport.write(bytes(600))
+    stage.settle()
+    assert witness.unsent == [500]
+    assert transport.is_blocked()
+    for _ in range(100):
+        before = transport.get_write_buffer_size()
+        transport.write(bytes(700))
+        assert witness.unsent[-1] >= before - 8 * 1024
+    # Not for each write, but around the mark.
+    assert len(witness.unsent) < 15
+    theirs.capacity = MIB
+    stage.settle()
+    assert witness.unsent[-1] == transport.get_write_buffer_size() == 0
+    assert not transport.is_blocked()
+
+
+def test_thousands_of_tiny_writes_to_a_peer_that_does_not_read_are_joined(stage: Stage) -> None:
+    witness = Bookkeeper()
+    transport, theirs = start(stage, witness, capacity=100)
+    data = b"".join(b"%08d" % number for number in range(20_000))
+    for at in range(0, len(data), 8):
+        transport.write(data[at : at + 8])
+    assert len(transport._buffers) < 1100
+    theirs.capacity = MIB
+    assert drain(stage, theirs) == data
+
+
+def test_a_protocol_whose_unsent_changed_raises_loses_its_stream_and_the_writer_nothing(
+    stage: Stage, logged: list[logging.LogRecord]
+) -> None:
+    witness = Bookkeeper(raises=True)
+    transport, _ = start(stage, witness, capacity=10)
+    transport.set_write_buffer_limits(100)
+    transport.write(bytes(200))
+    stage.settle()
+    assert isinstance(witness.losses[0], ValueError)
+    assert len(logged) == 1
+
+
+@pytest.mark.parametrize("is_stuck", [False, True])
+def test_abort_has_the_system_forget_what_the_peer_does_not_read(
+    stage: Stage, is_stuck: bool
+) -> None:
+    witness = Witness()
+    transport, theirs = start(stage, witness, capacity=10)
+    transport.write(bytes(200 if is_stuck else 5))
+    stage.settle()
+    options = our_socket(theirs).calls.get("setsockopt", 0)
+    transport.abort()
+    stage.settle()
+    assert our_socket(theirs).calls.get("setsockopt", 0) - options == is_stuck
+    transport.abort()
+    assert our_socket(theirs).calls.get("setsockopt", 0) - options == is_stuck
+    assert witness.losses == [None]
+
+
+def test_abort_works_where_the_option_fails(stage: Stage) -> None:
+    witness = Witness()
+    transport, theirs = start(stage, witness, capacity=10)
+    transport.write(bytes(200))
+    stage.settle()
+    our_socket(theirs).fail("setsockopt", OSError(errno.EINVAL, "invalid argument"))
+    transport.abort()
+    stage.settle()
+    assert our_socket(theirs).is_closed
+    assert witness.losses == [None]
+
+
+def test_an_aborted_peer_that_does_not_read_is_reset_at_once() -> None:
+    with Reactor() as reactor, socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+        ours.setblocking(False)
+        with theirs:
+            transport = Transport(reactor, ours, Witness())
+            transport.start()
+            transport.write(bytes(8 * MIB))
+            reactor.run_once(0)
+            assert transport.is_blocked()
+            transport.abort()
+            with pytest.raises(ConnectionResetError):
+                read_to_the_end(theirs)
 
 
 # --- real sockets --------------------------------------------------------------------------------

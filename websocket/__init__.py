@@ -43,6 +43,7 @@ from websocket.manager import ConnectionManager
 from websocket.message import ErrorCode, Message, MessageOpcode
 from websocket.message_connection import MessageConnection
 from websocket.opcodes import CloseCode, Opcode
+from websocket.policies import Excess, SlowConsumer
 from websocket.pool import ConnectionPool
 from websocket.reconnect import Reconnect
 from websocket.server import Server
@@ -65,6 +66,7 @@ __all__ = [
     "Deflate",
     "EnvelopeError",
     "ErrorCode",
+    "Excess",
     "FragmentedControl",
     "Frame",
     "FrameReader",
@@ -89,6 +91,7 @@ __all__ = [
     "Session",
     "SessionLimit",
     "SessionManager",
+    "SlowConsumer",
     "State",
     "StatisticsSnapshot",
     "Upgrader",

@@ -36,6 +36,8 @@ Message = Union[str, bytes]
 
 # Smaller pieces are put together: a list of one-byte pieces would take sixty times their size.
 _CHUNK_SIZE = 16 * KIB
+# At the most, see deflate.py.
+_INFLATER_SIZE = 40 * KIB
 # Stands for the chunks of no message: shared by all idle connections, and never added to.
 _NO_CHUNKS: list[bytes | bytearray] = []
 
@@ -176,6 +178,13 @@ class Assembler:
         self._close()
         if self.inflater is not None:
             self.inflater.discard()
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept of the message that is incomplete, the inflater's included."""
+        if not self.is_open:
+            return 0
+        return self._held + _INFLATER_SIZE if self._is_compressed else self._held
 
     def _room(self) -> int:
         return self._limits.max_message_size - self._held

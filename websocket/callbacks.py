@@ -1,6 +1,7 @@
 """What a connection tells its user: the methods to override.
 
-    on_open ── on_gap? ── on_message* on_ping* on_pong* on_writable* ── on_error? ── on_close
+    on_open ── on_gap? ── on_message* on_ping* on_pong* on_drop* on_writable* ── on_error?
+                                                                                └── on_close
 
 Each runs in the reactor's thread. One that raises costs its own connection: the traceback is
 logged, the peer gets close code 1011, and ``on_error`` is called with the exception. Where the
@@ -40,6 +41,15 @@ class Callbacks(Protocol):
 
     def on_pong(self, payload: bytes) -> None:
         """Handle a pong, solicited or not."""
+
+    def on_drop(self, dropped: int) -> None:
+        """Handle the loss of messages to a peer that reads too slowly, see ``SlowConsumer``.
+
+        Called when the peer has read on; what is sent here comes behind all that still waits.
+
+        Args:
+            dropped: how many since the last call.
+        """
 
     def on_writable(self) -> None:
         """Handle the end of congestion: ``is_congested`` is False again."""

@@ -35,6 +35,8 @@ class Cause(str, Enum):
     """The peer sent messages or control frames faster than allowed (close code 1008)."""
     SLOW_CONSUMER = "slow_consumer"
     """The peer left more unread than the hard mark, or read nothing for too long (1008)."""
+    MEMORY = "memory"
+    """Memory was short, and more was kept for this peer than for others (close code 1013)."""
     PING_TIMEOUT = "ping_timeout"
     """Nothing at all came from the peer after a ping (close code 1011)."""
     IDLE_TIMEOUT = "idle_timeout"
@@ -68,6 +70,7 @@ OFFENCES = frozenset(
         Cause.TOO_MANY_FRAGMENTS,
         Cause.RATE_LIMITED,
         Cause.SLOW_CONSUMER,
+        Cause.MEMORY,
         Cause.MESSAGE_TIMEOUT,
     }
 )

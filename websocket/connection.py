@@ -12,7 +12,7 @@ Here is what may be called, and from where; ``callbacks.py`` has what may be ove
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import get_ident
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from websocket.frame import MAX_CONTROL_PAYLOAD, build_close
 from websocket.frame_writer import Payload, encode_message
 from websocket.lifecycle import State
 from websocket.opcodes import CloseCode
+from websocket.policies import SlowConsumer
 
 # Looked up once: an attribute of an enumeration costs as much as a call.
 _OPEN = State.OPEN
@@ -32,14 +33,16 @@ _OPEN = State.OPEN
 class Connection(Endpoint):
     """Exchange messages with one peer; subclass it and override the ``on_`` methods.
 
-    ``send``, ``send_json``, ``ping``, ``close`` and ``abort`` may be called from any thread; from
-    outside the reactor's thread they are handed over in order. Everything else belongs to the
+    ``send``, ``send_json``, ``send_latest``, ``ping``, ``close`` and ``abort`` may be called from
+    any thread; from outside it they are handed over in order. Everything else belongs to the
     reactor's thread. All of it may be called from within any ``on_`` method.
 
     Instances are made by ``Server`` and ``connect``; set up your own state in ``on_open``.
 
     Attributes:
         subprotocols: of the class: the subprotocols that it speaks, the preferred one first.
+        slow_consumer: of the class: a ``SlowConsumer`` or its name; by default
+            ``limits.slow_consumer``.
         id: a number, unique in this process.
         session: the session of the client; None on the client's side.
         session_id: the id of that session, on both sides: to be kept by a client that wants
@@ -97,8 +100,9 @@ class Connection(Endpoint):
 
         Returns:
             True when the message was taken; from another thread, when it was handed over.
-            False when the connection is not open (any more): the message is dropped. A True
-            does not promise that the peer read it; see ``is_congested`` for how it keeps up.
+            False when it was not and is lost: the connection is not open (any more), or the peer
+            is slow and its ``SlowConsumer`` policy says so. A True does not promise that the peer
+            read it; see ``is_congested`` for how it keeps up.
 
         Raises:
             TypeError: neither str nor bytes-like.
@@ -109,7 +113,35 @@ class Connection(Endpoint):
         head, payload = encode_message(message)
         if self.reactor.is_own_thread():
             return self._send_frame(head, payload, compress)
-        return self.state is _OPEN and self._hand_over(self._send_frame, head, payload, compress)
+        if self.is_congested and self._policy(None) is SlowConsumer.BLOCK:
+            return False
+        return self.state is _OPEN and self._hand_over(
+            self._send_frame, head, payload, compress, self._untold(None)
+        )
+
+    def send_latest(self, message: Payload, key: Hashable, *, compress: bool = True) -> bool:
+        """Send a message of which only the latest is worth anything: a price, the state of a game.
+
+        As long as the peer is slow, it takes the place of the one with the same key that still
+        waits; see ``SlowConsumer.LATEST``, which holds for it whatever the class says.
+
+        Args:
+            message: see ``send``.
+            key: what it is about.
+            compress: see ``send``.
+
+        Returns:
+            As ``send``.
+
+        Raises:
+            TypeError: as ``send``; or the key is not hashable.
+            ValueError: as ``send``.
+        """
+        hash(key)
+        frame = (*encode_message(message), compress, SlowConsumer.LATEST, key)
+        if self.reactor.is_own_thread():
+            return self._send_frame(*frame)
+        return self.state is _OPEN and self._hand_over(self._send_frame, *frame)
 
     def send_json(self, value: Any) -> bool:
         """Send a value as JSON text; see ``send``.

@@ -4,11 +4,16 @@
                                            ├── ping, pong: answered or matched, on_ping, on_pong
                                            └── close: lifecycle.py
 
-``held`` is empty but for a moment, unless the application has paused the connection or one
-read brought more frames than one connection may handle in a turn; then reading is paused too.
+``held`` is empty but for a moment, unless
 
-Not here: how a connection begins and ends (``lifecycle.py``), what users call and override
-(``connection.py``, ``callbacks.py``).
+- the application has paused the connection,
+- one read brought more frames than one connection may handle in a turn,
+- messages come faster than they may, and are to wait (``Excess.DELAY``);
+
+then reading is paused, too. For want of memory (``ledger.py``) it is reading alone.
+
+Not here: how a connection begins and ends (``lifecycle.py``), sending (``sender.py``), what users
+call and override (``connection.py``, ``callbacks.py``).
 """
 
 from __future__ import annotations
@@ -18,46 +23,56 @@ from typing import TYPE_CHECKING, Any
 from websocket.assembler import Assembler
 from websocket.causes import Cause
 from websocket.deflate import Agreement, Deflate
-from websocket.deflate_codec import Compressor, Inflater
+from websocket.deflate_codec import Inflater
 from websocket.errors import PolicyViolation
-from websocket.frame import FIN
 from websocket.frame_reader import FrameReader
-from websocket.lifecycle import Lifecycle, State
+from websocket.lifecycle import State
 from websocket.opcodes import CloseCode, Opcode
-from websocket.ratelimit import TokenBucket
-from websocket.shared_message import SharedMessage
+from websocket.policies import Excess
+from websocket.ratelimit import Arrivals, TokenBucket
+from websocket.sender import Sender
 
 if TYPE_CHECKING:
-    from reactor import Transport
+    from reactor import Timer, Transport
+    from websocket.ledger import Ledger
 
 # Looked up once: an attribute of an enumeration costs as much as a call.
 _OPEN = State.OPEN
 _BINARY = int(Opcode.BINARY)
 
+# Of the objects that hold a message of one byte.
+_OVERHEAD = 128
 
-class Endpoint(Lifecycle):
+
+class Endpoint(Sender):
     """Move the messages and control frames of one connection; reactor's thread only.
 
-    Takes the arguments of ``Lifecycle``.
+    Args:
+        ledger: where what is kept for the peer is charged; None to charge it nowhere.
+
+    Takes the arguments of ``Lifecycle``, too.
     """
 
     __slots__ = (
+        "_arrivals",
         "_assembler",
         "_begun",
-        "_compressor",
         "_control_bucket",
+        "_delay",
         "_held",
         "_inflater",
+        "_is_frozen",
         "_is_paused",
         "_is_queued",
+        "_ledger",
         "_message_bucket",
-        "_owed_pong",
         "_reader",
-        "_threshold",
+        "_wants_pause",
     )
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, ledger: Ledger | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._ledger = ledger
         self._assembler = Assembler(self.limits)
         self._reader = FrameReader(
             self._assembler,
@@ -66,16 +81,17 @@ class Endpoint(Lifecycle):
             max_items=self.limits.turn_frames,
         )
         self._held: list[tuple[int, Any]] = []
-        # The application's wish; whether input is really read, the deadlines know.
-        self._is_paused = False
+        # Nothing is handled, by the application's wish or by a delay; whether input is really
+        # read, the deadlines know.
+        self._is_paused = self._wants_pause = False
+        self._is_frozen = False
         self._is_queued = False
+        self._delay: Timer | None = None
+        self._arrivals: Arrivals | None = None
         self._begun = 0
         self._control_bucket: TokenBucket | None = None
         self._message_bucket: TokenBucket | None = None
-        self._owed_pong: bytes | None = None
-        self._compressor: Compressor | None = None
         self._inflater: Inflater | None = None
-        self._threshold = 0
 
     def compress_with(self, deflate: Deflate, agreement: Agreement) -> None:
         """Compress and inflate from here on; to be called before ``open``.
@@ -89,6 +105,15 @@ class Endpoint(Lifecycle):
         self._inflater = self._assembler.inflater = deflate.inflater(
             agreement, self.limits.max_message_size, self.reactor.time
         )
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that are kept for the peer: unsent, unread and unhandled; objects included."""
+        return super().buffered + self._reader.size + sum(_size(each) for _, each in self._held)
+
+    def _settle(self) -> None:
+        if self._ledger is not None:
+            self._ledger.settle(self, self.buffered)
 
     # --- receiving ----------------------------------------------------------------------------
 
@@ -111,6 +136,7 @@ class Endpoint(Lifecycle):
         items = reader.feed(buffer, size)
         if not reader.is_between or deadlines.message_began_at is not None:
             self._watch_message()
+            self._settle()
         self._handle(self._held + items if self._held else items)
 
     def _watch_message(self) -> None:
@@ -138,7 +164,7 @@ class Endpoint(Lifecycle):
                 if self.state is not _OPEN:
                     continue
                 if self.limits.message_rate is not None and not self._message_is_allowed():
-                    self._fail(PolicyViolation("too many messages"))
+                    done -= self._must_wait()
                     continue
                 deadlines.message_at = now
                 statistics.messages_in += 1
@@ -160,6 +186,7 @@ class Endpoint(Lifecycle):
 
     def _go_on(self) -> None:
         """See to what comes after that which was handled."""
+        self._settle()
         if self._transport is None or self._is_paused or self._is_deaf:
             return
         if self._held or self._reader.is_behind:
@@ -201,83 +228,55 @@ class Endpoint(Lifecycle):
                 self._match_pong(payload)
                 self._call_user(self.on_pong, payload)
 
+    # --- rates --------------------------------------------------------------------------------
+
     def _message_is_allowed(self) -> bool:
         limits, now = self.limits, self.reactor.time
         if self._message_bucket is None:
             assert limits.message_rate is not None
-            self._message_bucket = TokenBucket(limits.message_rate, limits.message_burst, now)
-        return self._message_bucket.take(now)
+            self._message_bucket = TokenBucket(
+                limits.message_rate, limits.message_burst, self.opened_at or now
+            )
+        return self._message_bucket.take(now, since=self._came_since(now))
 
     def _control_is_allowed(self) -> bool:
         limits, now = self.limits, self.reactor.time
         if limits.control_rate is None:
             return True
         if self._control_bucket is None:
-            self._control_bucket = TokenBucket(limits.control_rate, limits.control_burst, now)
-        return self._control_bucket.take(now)
+            self._control_bucket = TokenBucket(
+                limits.control_rate, limits.control_burst, self.opened_at or now
+            )
+        return self._control_bucket.take(now, since=self._came_since(now))
 
-    # --- sending ------------------------------------------------------------------------------
+    def _came_since(self, now: float) -> float:
+        """Return when that which is handled now may have come at the earliest."""
+        if self._arrivals is None:
+            self._arrivals = Arrivals(self.opened_at or now)
+        return self._arrivals.earliest(now, self.reactor.lost_since)
 
-    def send_encoded(self, buffers: tuple[bytes, ...]) -> bool:
-        """Send a message that ``FrameWriter.encode`` has made a frame of; see ``send``.
-
-        For broadcasts: one frame, encoded once, may go to all connections of a server.
-        Reactor's thread only.
-        """
-        transport, deadlines = self._transport, self._deadlines
-        if self.state is not _OPEN or transport is None:
-            return False
-        if deadlines.congested_at is not None and self._is_hopeless(transport):
-            return False
-        deadlines.message_at = self.reactor.time
-        statistics = self._statistics
-        statistics.messages_out += 1
-        statistics.bytes_out += transport.writelines(buffers)
-        return True
-
-    def _is_hopeless(self, transport: Transport) -> bool:
-        """Close a connection that is above the hard mark, and tell whether it was."""
-        if transport.get_write_buffer_size() < self.limits.write_hard_mark:
-            return False
-        self.end(Cause.SLOW_CONSUMER, CloseCode.POLICY_VIOLATION, "too slow a consumer")
-        return True
-
-    def send_shared(self, shared: SharedMessage) -> bool:
-        """Send one message of a broadcast; see ``send``. Reactor's thread only."""
-        compressor = self._compressor
-        if compressor is None or len(shared.payload) < self._threshold:
-            return self.send_encoded(shared.frame)
-        if compressor.keeps_context:
-            return self._send_frame(shared.head, shared.payload)
-        return self.send_encoded(shared.frame_by(compressor))
-
-    def _send_frame(self, head: int, payload: bytes, is_compressible: bool = True) -> bool:
-        if self._compressor is None or not is_compressible or len(payload) < self._threshold:
-            return self.send_encoded(self._writer.encode(head, payload))
-        frame = self._writer.encode_compressed(head, payload, self._compressor)
-        return self.send_encoded(frame)
-
-    def _send_pong(self, payload: bytes) -> None:
-        if self._deadlines.congested_at is not None:
-            # RFC 6455, 5.5.3: only the most recent ping needs an answer.
-            self._owed_pong = payload
+    def _must_wait(self) -> bool:
+        """See to a message above the rate; tell whether it is to be handled later."""
+        excess = self.limits.message_excess
+        if excess is Excess.CLOSE:
+            self._fail(PolicyViolation("too many messages"))
+        elif excess is Excess.DROP:
+            self._statistics.messages_ignored += 1
         else:
-            self._write(self._writer.encode(FIN | Opcode.PONG, payload))
+            assert self._message_bucket is not None
+            now = self.reactor.time
+            self._delay = self.reactor.call_at(
+                now + self._message_bucket.wait(now), self._end_delay
+            )
+            self._is_paused = True
+            self._stop_reading()
+        return excess is Excess.DELAY
 
-    def pause_writing(self) -> None:
-        """Take note that the soft mark is crossed; called by the transport."""
-        self._deadlines.congested_at = self.reactor.time
-        self._arm()
-
-    def resume_writing(self) -> None:
-        """Take note that the peer has caught up; called by the transport."""
-        self._deadlines.congested_at = None
-        if self.state is not _OPEN:
-            return
-        if self._owed_pong is not None:
-            payload, self._owed_pong = self._owed_pong, None
-            self._send_pong(payload)
-        self._call_user(self.on_writable)
+    def _end_delay(self) -> None:
+        if self._delay is not None:
+            self._delay.cancel()
+            self._delay = None
+            self._unpause()
 
     # --- pausing ------------------------------------------------------------------------------
 
@@ -289,24 +288,49 @@ class Endpoint(Lifecycle):
         end of it ends the pause.
         """
         if self.state is _OPEN:
-            self._is_paused = True
+            self._is_paused = self._wants_pause = True
             self._stop_reading()
 
     def resume(self) -> None:
         """Handle messages again, in order, beginning with what came before the pause."""
-        if self._is_paused:
-            self._is_paused = False
+        if self._wants_pause:
+            self._wants_pause = False
+            self._unpause()
+
+    def _unpause(self) -> None:
+        """Handle messages again, unless there is another reason not to."""
+        self._is_paused = self._wants_pause or self._delay is not None
+        if not self._is_paused:
+            self._handle_soon()
+
+    def freeze(self) -> None:
+        """Read no further for want of memory; what is held is handled. Called by the ledger."""
+        if self.state is _OPEN and not self._is_frozen:
+            self._is_frozen = True
+            self._stop_reading()
+
+    def thaw(self) -> None:
+        """Read again; called by the ledger."""
+        if self._is_frozen:
+            self._is_frozen = False
             self._handle_soon()
 
     def _stop_reading(self) -> None:
         assert self._transport is not None
         self._transport.pause_reading()
         self._deadlines.is_paused = True
+        if self._arrivals is None:
+            self._arrivals = Arrivals(self.reactor.time)
+        self._arrivals.stop(self.reactor.time)
         self._watch_message()
 
     def _read_again(self) -> None:
         """Read on; what we did not want to read meanwhile is not held against the peer."""
         assert self._transport is not None
+        if self._is_frozen:
+            return
+        if self._arrivals is not None:
+            self._arrivals.go(self.reactor.time)
         self._transport.resume_reading()
         deadlines = self._deadlines
         deadlines.is_paused = False
@@ -321,8 +345,44 @@ class Endpoint(Lifecycle):
         super()._start_closing(cause, code, reason)
         # The peer's close frame must be read, even if the application reads nothing more.
         self.resume()
+        self._end_delay()
+        self.thaw()
+
+    def _hang_up(self, transport: Transport) -> None:
+        if self._reader.is_followed:
+            # More may be on its way, unread: it would make the system send a reset, which may
+            # reach the peer before our close frame.
+            transport.linger(self.limits.linger_timeout, self.limits.linger_size)
+        else:
+            super()._hang_up(transport)
+
+    def shed(self) -> None:
+        """Close for want of memory, and keep nothing from here on; called by the ledger."""
+        transport = self._transport
+        if transport is None:
+            return
+        self.end(Cause.MEMORY, CloseCode.TRY_AGAIN_LATER, "out of memory")
+        self._is_deaf = True
+        self._held = []
+        self._reader.stop()
+        transport.flush()
+        if transport.is_blocked():
+            self._drop(Cause.MEMORY)
+        else:
+            transport.linger(self.limits.linger_timeout, self.limits.linger_size)
 
     def _finish(self) -> None:
         self._held.clear()
         self._assembler.discard()
+        self._is_frozen = False
+        self._end_delay()
+        if self._ledger is not None:
+            self._ledger.forget(self)
         super()._finish()
+
+
+def _size(message: str | bytes) -> int:
+    """Return about how many bytes a message takes: a text up to four for each character."""
+    if isinstance(message, str) and not message.isascii():
+        return 4 * len(message) + _OVERHEAD
+    return len(message) + _OVERHEAD

@@ -54,6 +54,7 @@ class FrameReader:
         is_between: no frame and no message is incomplete, and no end was reached.
         is_behind: there was more than ``max_items``; ``feed`` no bytes to read on.
         is_finished: a close frame was read; nothing is read from then on (RFC 6455, 5.5.1).
+        is_followed: there was something behind it all the same.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class FrameReader:
         "is_behind",
         "is_between",
         "is_finished",
+        "is_followed",
     )
 
     def __init__(
@@ -90,7 +92,7 @@ class FrameReader:
         self._key = b""
         self._missing = 0
         self.error: ProtocolError | None = None
-        self.is_finished = False
+        self.is_finished = self.is_followed = False
 
     def feed(self, data: Bytes, size: int = -1) -> list[tuple[int, Message]]:
         """Read bytes from the peer.
@@ -117,6 +119,11 @@ class FrameReader:
         if self.error is None and not self.is_finished and (at < size or self.is_behind):
             self._feed(data[at:size], items)
         return items
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept: of frames and messages that are incomplete, or not read yet."""
+        return len(self._rest) + self._assembler.size
 
     def stop(self) -> None:
         """Read nothing from here on, and forget what is incomplete."""
@@ -145,6 +152,7 @@ class FrameReader:
             error.__context__ = None
             self.error = error.with_traceback(None)
         if self.error is not None or self.is_finished:
+            self.is_followed = bool(self._rest)
             self._forget()
         else:
             self.is_between = not (self._rest or self._missing or self._assembler.is_open)

@@ -242,7 +242,11 @@ class Lifecycle(Callbacks):
             self._close_reason = reason
         # RFC 6455, 7.1.1: the server closes the TCP connection first; a client waits for that.
         if not self.is_client and self._transport is not None:
-            self._transport.close()
+            self._hang_up(self._transport)
+
+    def _hang_up(self, transport: Transport) -> None:
+        """End the stream after a complete closing handshake."""
+        transport.close()
 
     def _fail(self, error: ProtocolError) -> None:
         """Fail the connection because of what the peer did (RFC 6455, 7.1.7)."""

@@ -84,14 +84,18 @@ class Limits:
     write_hard_mark: int = _limit(1 * MIB, "unsent bytes at which a send closes the connection")
     write_stall_timeout: float | None = _limit(30.0, "seconds above the soft mark")
     # The only one that loses nothing without saying so; a class or a broadcast may have another.
-    slow_consumer: SlowConsumer = _limit(SlowConsumer.CLOSE, "what a send does above the soft mark")
+    slow_consumer: SlowConsumer = field(
+        default=SlowConsumer.CLOSE, metadata={"help": "what a send does above the soft mark"}
+    )
 
     # --- rates ------------------------------------------------------------------------------
     control_rate: float | None = _limit(20.0, "control frames a second from one peer")
     control_burst: int = _limit(50, "control frames at once from one peer")
     message_rate: float | None = _limit(None, "messages a second from one peer")
     message_burst: int = _limit(100, "messages at once from one peer")
-    message_excess: Excess = _limit(Excess.CLOSE, "what becomes of messages above their rate")
+    message_excess: Excess = field(
+        default=Excess.CLOSE, metadata={"help": "what becomes of messages above their rate"}
+    )
     # One greedy peer must not keep the others waiting: after this many frames it queues again.
     turn_frames: int = _limit(64, "frames handled for one connection before others run")
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Callable
 
 from websocket.causes import Cause
 from websocket.errors import ConnectionLimit, InvalidState
+from websocket.ledger import Ledger
 from websocket.limits import Limits
 from websocket.opcodes import CloseCode
 from websocket.pool import ConnectionPool, Slot
@@ -48,6 +49,7 @@ class ConnectionManager:
         pool: the connections, to look up and to iterate over.
         sessions: the sessions, to look up.
         counters: for the connections to count their traffic in.
+        ledger: for the connections to be charged in with what is kept for them.
 
     Raises:
         OSError: the store of sessions cannot be used.
@@ -65,8 +67,13 @@ class ConnectionManager:
         self._on_session_expired = on_session_expired
         self.limits = Limits() if limits is None else limits
         self.pool = ConnectionPool(self.limits)
+        self.ledger = Ledger(clock, self.limits)
         self.sessions = SessionManager(
-            clock, self.limits, on_expired=self._session_expired, store=session_store
+            clock,
+            self.limits,
+            on_expired=self._session_expired,
+            store=session_store,
+            ledger=self.ledger,
         )
         self.counters = Statistics()
 
@@ -189,7 +196,8 @@ class ConnectionManager:
 
     def statistics(self) -> StatisticsSnapshot:
         """Return all numbers as they are now; callable from any thread."""
-        return self.counters.snapshot(self.sessions.statistics())
+        snapshot = self.counters.snapshot(self.sessions.statistics())
+        return snapshot._replace(memory=self.ledger.snapshot())
 
     def open(self) -> None:
         """Take in the sessions that the store has, if there is one. Only needed after ``close``.

@@ -23,10 +23,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from typing import Callable
 
 # Sums of floats miss a boundary by their last digits: forgive a thousandth of a token. What is
 # forgiven stays booked as taken, so the long-term rate is exact.
 _FORGIVEN = 0.001
+# Seconds: what comes after such a break has not been waiting.
+_BREAK = 0.1
 
 
 class TokenBucket:
@@ -49,33 +52,84 @@ class TokenBucket:
         self._burst = burst
         self._full_at = now
 
-    def take(self, now: float, tokens: float = 1) -> bool:
+    def take(self, now: float, tokens: float = 1, since: float | None = None) -> bool:
         """Take tokens if they are there.
 
         Args:
             now: the present time in seconds.
             tokens: how many to take; all or none.
+            since: when that which takes them may have happened at the earliest; by default now.
+                Tokens that came since then count, even if the bucket was full meanwhile.
 
         Returns:
             True when they were taken; False when nothing was.
         """
-        if self.wait(now, tokens) > 0:
+        if self.wait(now, tokens, since) > 0:
             return False
         self._full_at += tokens / self._rate
         return True
 
-    def wait(self, now: float, tokens: float = 1) -> float:
+    def wait(self, now: float, tokens: float = 1, since: float | None = None) -> float:
         """Return the seconds until ``take`` would succeed: 0 for now, ``inf`` for never."""
         if tokens > self._burst:
             return math.inf
+        start = now if since is None else min(since, now)
         # Not in the past; and not later than from empty, which only a step back can cause.
-        self._full_at = min(max(self._full_at, now), now + self._burst / self._rate)
+        self._full_at = min(max(self._full_at, start), now + self._burst / self._rate)
         seconds = self._full_at - (self._burst - tokens) / self._rate - now
         return seconds if seconds > _FORGIVEN / self._rate else 0.0
 
     def is_full(self, now: float) -> bool:
         """Tell whether all tokens are there, as in a new bucket."""
         return self._full_at <= now
+
+
+class Arrivals:
+    """Know since when that which is read now may have been waiting: nobody tells when it came.
+
+    While we do not read, or the loop stalls, what a peer sends in all honesty gathers, and then
+    comes at once. That is no burst: it counts as sent when it may have been. Over any time a peer
+    gets no more than its rate all the same.
+
+    Args:
+        now: the present time in seconds.
+    """
+
+    __slots__ = ("_judged_at", "_stopped_at", "_until")
+
+    def __init__(self, now: float) -> None:
+        self._judged_at = now
+        self._stopped_at: float | None = None
+        self._until = math.inf
+
+    def stop(self, now: float) -> None:
+        """Take note that nothing is read from here on. Idempotent."""
+        if self._stopped_at is None or now > self._until:
+            self._stopped_at = now
+        self._until = math.inf
+
+    def go(self, now: float) -> None:
+        """Take note that what has gathered is read from here on."""
+        self._until = now + _BREAK
+
+    def earliest(self, now: float, lost_since: Callable[[float], float]) -> float:
+        """Return when that which has been read may have come at the earliest.
+
+        Args:
+            now: the present time in seconds.
+            lost_since: takes a time and tells how many seconds the loop has lost since.
+        """
+        lost = lost_since(self._judged_at) if now > self._judged_at else 0.0
+        self._judged_at = now
+        if self._stopped_at is not None and now > self._until:
+            self._stopped_at = None
+        if lost and self._stopped_at is None:
+            self._stopped_at, self._until = now - lost, now
+        if self._stopped_at is None:
+            return now
+        if self._until < math.inf:
+            self._until = now + _BREAK
+        return self._stopped_at
 
 
 class BucketTable:

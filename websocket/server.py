@@ -11,7 +11,7 @@ timers. It can be started and shut down several times; ``shutdown.py`` and ``run
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reactor import Listener, Reactor, send_at_once
@@ -29,6 +29,7 @@ from websocket.http11 import Request
 from websocket.lifecycle import Lifecycle
 from websocket.limits import Limits
 from websocket.manager import ConnectionManager
+from websocket.policies import SlowConsumer
 from websocket.running import run
 from websocket.session import Session
 from websocket.shared_message import SharedMessage
@@ -317,23 +318,44 @@ class Server:
 
     # --- messages ---------------------------------------------------------------------------
 
-    def broadcast(self, message: Payload, to: Iterable[Connection] | None = None) -> None:
+    def broadcast(
+        self,
+        message: Payload,
+        to: Iterable[Connection] | None = None,
+        *,
+        policy: SlowConsumer | str | None = None,
+        key: Hashable = None,
+    ) -> None:
         """Send one message to many; it is encoded once. Any thread.
 
         Args:
             message: see ``Connection.send``.
             to: whom; by default all connections that are open when the broadcast begins.
+            policy: what becomes of it where a peer is slow; by default as for each connection's
+                own messages.
+            key: where one is given, by default as for ``Connection.send_latest``.
 
         Raises:
-            TypeError, ValueError: see ``Connection.send``.
+            TypeError, ValueError: see ``Connection.send``; or there is no such policy.
             ReactorClosed: from another thread, when the reactor is closed.
         """
         receivers = None if to is None else list(to)
-        self._in_own_thread(self._broadcast, SharedMessage(message), receivers)
+        if policy is not None:
+            policy = SlowConsumer(policy)
+        elif key is not None:
+            policy = SlowConsumer.LATEST
+        hash(key)
+        self._in_own_thread(self._broadcast, SharedMessage(message), receivers, policy, key)
 
-    def _broadcast(self, shared: SharedMessage, to: list[Connection] | None) -> None:
+    def _broadcast(
+        self,
+        shared: SharedMessage,
+        to: list[Connection] | None,
+        policy: SlowConsumer | None,
+        key: Hashable,
+    ) -> None:
         for connection in self.connections if to is None else to:
-            connection.send_shared(shared)
+            connection.send_shared(shared, policy, key)
 
     # --- for its parts ------------------------------------------------------------------------
 

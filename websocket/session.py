@@ -80,6 +80,9 @@ class SessionConnection(ManagedConnection, Protocol):
     def send(self, message: Payload) -> bool:
         """Send a message; return False when it was not taken."""
 
+    def send_missed(self, message: Payload) -> bool:
+        """Send a message that was kept, whatever else waits; return False when it was not taken."""
+
     def report_gap(self, dropped: int) -> None:
         """Tell that messages to the session were dropped while the client was away."""
 
@@ -197,14 +200,19 @@ class Session:
             message: see ``Connection.send``.
 
         Returns:
-            False when the message is lost: the session has ended, or the limits leave no room.
+            False when the message is lost: the session has ended, the limits leave no room, or the
+            connection is open and does not take it, see ``SlowConsumer``.
 
         Raises:
             TypeError, ValueError: see ``Connection.send``.
         """
         # What was kept before goes before this one: in on_open, it is still to be sent.
-        if self._replay is None and self.connection is not None and self.connection.send(message):
-            return True
+        connection = self.connection
+        if self._replay is None and connection is not None:
+            if connection.send(message):
+                return True
+            if connection.is_open:
+                return False
         return self._manager.keep(self, message)
 
     def save(self) -> bool:

@@ -18,6 +18,7 @@ from websocket.address import is_loopback_key
 from websocket.errors import InvalidState, SessionLimit
 from websocket.expiry import ExpiryQueue
 from websocket.frame_writer import Payload, encode_message
+from websocket.ledger import Ledger
 from websocket.opcodes import Opcode
 from websocket.persistence import ID_LENGTH, Restoration, SessionSaver, SessionStore, encode_data
 from websocket.replay import Replay
@@ -44,6 +45,8 @@ class SessionManager:
             after its removal. It may call back into this object.
         store: saves the sessions and brings those that it has, for example a ``SQLiteStore``;
             without one they end with the process.
+        ledger: is charged with what is kept for clients that are away; by default one that
+            belongs to nobody else.
         wall_clock: returns Unix time in seconds; only for what is saved.
 
     Attributes:
@@ -60,6 +63,7 @@ class SessionManager:
         *,
         on_expired: Callable[[Session], object] | None = None,
         store: SessionStore | None = None,
+        ledger: Ledger | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
@@ -71,6 +75,7 @@ class SessionManager:
         self._count_by_address: dict[str, int] = {}
         self._queue = ExpiryQueue(clock, self._on_due)
         self._saver = None if store is None else SessionSaver(clock, store, wall_clock)
+        self._ledger = Ledger(clock, limits) if ledger is None else ledger
         self._replay_size = 0
         self._attached = 0
         self._created = 0
@@ -212,7 +217,11 @@ class SessionManager:
         if session._replay is None:
             session._replay = Replay()
         replay = session._replay
-        self._replay_size -= replay.size
+        before = replay.size
+        # What it has now has room already.
+        room = before + min(
+            limits.replay_total_size - self._replay_size, self._ledger.room(session.address_key)
+        )
         is_kept = replay.keep(
             payload,
             is_text=head & 0x0F == Opcode.TEXT,
@@ -221,10 +230,10 @@ class SessionManager:
             max_size=min(
                 limits.replay_size,
                 limits.write_hard_mark,
-                limits.replay_total_size - self._replay_size,
+                room,
             ),
         )
-        self._replay_size += replay.size
+        self._charge(session, replay.size - before)
         if self._saver is not None:
             self._saver.mark(session)
         return is_kept
@@ -244,14 +253,19 @@ class SessionManager:
             if not connection.is_open or session.connection is not connection:
                 return
             replay.dropped -= dropped
-        self._replay_size -= replay.size
-        while replay and connection.send(replay.first()):
+        before = replay.size
+        while replay and connection.send_missed(replay.first()):
             replay.pop()
-        self._replay_size += replay.size
+        self._charge(session, replay.size - before)
         if not replay:
             session._replay = None
         if self._saver is not None:
             self._saver.mark(session)
+
+    def _charge(self, session: Session, size: int) -> None:
+        """Write down that more is kept for a client that is away, or less."""
+        self._replay_size += size
+        self._ledger.add(session.address_key, size)
 
     def save(self, session: Session) -> bool:
         """Save a session now; see ``Session.save``."""
@@ -353,7 +367,7 @@ class SessionManager:
         if session.connection is not None:
             self._attached -= 1
         if session._replay is not None:
-            self._replay_size -= session._replay.size
+            self._charge(session, -session._replay.size)
             session._replay = None
         key = session.address_key
         if self._is_counted(key):

@@ -21,6 +21,7 @@ from websocket.causes import Cause
 
 if TYPE_CHECKING:
     from reactor import LagSnapshot
+    from websocket.ledger import LedgerSnapshot
 
 OTHER = "other"
 # Reasons are HTTP statuses and a few words; an application that invents more of them must not
@@ -68,10 +69,13 @@ class StatisticsSnapshot(NamedTuple):
         closed: connections that came to their end.
         closed_by_cause: the same by cause; every cause is present.
         messages_in, messages_out, bytes_in, bytes_out: over all connections.
+        messages_dropped: messages that slow consumers have not been sent.
+        messages_ignored: messages of peers that were not handled, for there were too many.
         sessions: the numbers of the sessions.
         is_draining: nobody new is taken in; the server comes to its end.
         log_failures: lines that handlers of the log have failed to take, in this process.
         lag: who else was kept waiting: see ``reactor/lag.py``; None without a server.
+        memory: what is kept for peers: see ``ledger.py``; None without a server.
     """
 
     accepted: int
@@ -92,12 +96,15 @@ class StatisticsSnapshot(NamedTuple):
     is_draining: bool = False
     log_failures: int = 0
     lag: LagSnapshot | None = None
+    messages_dropped: int = 0
+    messages_ignored: int = 0
+    memory: LedgerSnapshot | None = None
 
 
 class Statistics:
     """Count; only in the reactor's thread.
 
-    The four of traffic are plain attributes for connections to add to.
+    Those of traffic are plain attributes for connections to add to.
     """
 
     __slots__ = (
@@ -111,6 +118,8 @@ class Statistics:
         "_peak",
         "bytes_in",
         "bytes_out",
+        "messages_dropped",
+        "messages_ignored",
         "messages_in",
         "messages_out",
     )
@@ -126,6 +135,8 @@ class Statistics:
         self._closed_by_cause = dict.fromkeys(Cause, 0)
         self.messages_in = 0
         self.messages_out = 0
+        self.messages_dropped = 0
+        self.messages_ignored = 0
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -188,4 +199,6 @@ class Statistics:
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
             sessions=sessions,
+            messages_dropped=self.messages_dropped,
+            messages_ignored=self.messages_ignored,
         )

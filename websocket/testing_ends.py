@@ -61,6 +61,10 @@ class Recorder(Connection):
         """Write it down."""
         self.events.append(("pong", payload))
 
+    def on_drop(self, dropped: int) -> None:
+        """Write it down."""
+        self.events.append(("drop", dropped))
+
     def on_writable(self) -> None:
         """Write it down."""
         self.events.append(("writable",))

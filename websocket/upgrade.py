@@ -299,6 +299,7 @@ class ServerHandshake(Protocol):
             server.reactor,
             server.limits,
             statistics=server.manager.counters,
+            ledger=server.manager.ledger,
             on_end=server.on_connection_ended,
         )
         self._hand_over(connection, request, upgrade, session, cookie)

@@ -11,21 +11,11 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 
-ROWS = [
-    f"H{number:02}"
-    for number in (
-        *range(1, 86),
-        *range(88, 93),
-        94,
-        95,
-        *range(98, 116),
-        *range(120, 129),
-    )
-]
+ROWS = [f"H{number:02}" for number in range(1, 129)]
 
 # A row is named by the name of a test, or by the first word of its parameters.
 _NAMED = re.compile(r"/test_hostile_(\w+)\.py::(?:test_h(\d+)_|\S*?[\[-]H(\d+)-)")
-_TABLE_LINE = re.compile(r"^\| (H\d+) \| .+? \|(?: ([a-z, ]+))? \|$", re.MULTILINE)
+_TABLE_LINE = re.compile(r"^\| (H\d+) \| .+? \|(?: ([a-z_, ]+))? \|$", re.MULTILINE)
 _EXCEPTION = re.compile(r"^- \*\*(H\d+)\*\*, .+: .+", re.MULTILINE)
 
 

@@ -63,6 +63,9 @@ def house(request: pytest.FixtureRequest) -> Iterator[House]:
             connection.close(4999, "κόσμε")
         elif path == "/invalid":
             connection.send(b"\xff", text=True)
+        elif path == "/record":
+            # And then wait for the end: returning would start one from here.
+            told.put(connection.recv(TIMEOUT))
         elif path == "/big":
             connection.send(bytes(MIB + 1))
         told.put(connection.recv(TIMEOUT))
