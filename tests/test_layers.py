@@ -42,8 +42,8 @@ WEBSOCKET_ROWS = (
         " credentials plain_frames events* backlog ledger"
     ),
     Row(
-        "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader plain_request"
-        " handshake handshake_client retry shared_message"
+        "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader"
+        " plain_request handshake handshake_client retry shared_message"
     ),
     Row("lifecycle* sender* endpoint* callbacks* connection* message_connection*", is_joined=True),
     Row(

@@ -244,6 +244,7 @@ class Control:
 
     def _facts(self, server: Server) -> dict[str, Any]:
         statistics = server.statistics()
+        lag = statistics.lag
         return {
             **statistics._asdict(),
             "failed_by_reason": dict(statistics.failed_by_reason),
@@ -251,7 +252,7 @@ class Control:
                 cause.value: count for cause, count in statistics.closed_by_cause.items()
             },
             "sessions": statistics.sessions._asdict(),
-            "lag": {**statistics.lag._asdict(), "holds": dict(statistics.lag.holds)},
+            "lag": None if lag is None else {**lag._asdict(), "holds": dict(lag.holds)},
             "closing": sum(not connection.is_open for connection in server.connections),
             "ends": list(ends),
             "threads": None if self._threads is None else self._threads.facts(),
