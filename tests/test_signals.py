@@ -378,10 +378,10 @@ def test_an_applications_own_interrupt_handler_is_left_alone(reactor: Reactor) -
 
     def handler(number: int, frame: object) -> None:
         log.append("ours")
+        reactor.stop()
 
     signal.signal(signal.SIGINT, handler)
     reactor.call_soon(send, signal.SIGINT)
-    reactor.call_soon(reactor.stop)
     reactor.run()
     assert log == ["ours"]
     assert signal.signal(signal.SIGINT, signal.default_int_handler) is handler

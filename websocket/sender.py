@@ -75,37 +75,38 @@ class Sender(Lifecycle):
 
     # --- messages -----------------------------------------------------------------------------
 
-    def send_encoded(self, buffers: tuple[bytes, ...]) -> bool:
+    def send_encoded(self, buffers: tuple[bytes, ...], shared: SharedMessage | None = None) -> bool:
         """Send a message that ``FrameWriter.encode`` has made a frame of; see ``send``.
 
         For broadcasts: one frame, encoded once, may go to all connections of a server.
         Reactor's thread only.
+
+        Args:
+            buffers: the frame.
+            shared: the broadcast that it belongs to.
         """
         transport, deadlines = self._transport, self._deadlines
         if self.state is not _OPEN or transport is None:
             return False
         if deadlines.congested_at is not None:
-            return self._send_slowly(Waiting(buffers), self._policy(None))
+            if shared is None:
+                return self._send_slowly(Waiting(buffers), self._policy(None))
+            return self._send_slowly(Waiting(buffers), self._untold(shared.policy), shared.key)
         deadlines.message_at = self.reactor.time
         statistics = self._statistics
         statistics.messages_out += 1
         statistics.bytes_out += transport.writelines(buffers)
         return True
 
-    def send_shared(
-        self, shared: SharedMessage, policy: SlowConsumer | None = None, key: Hashable = None
-    ) -> bool:
+    def send_shared(self, shared: SharedMessage) -> bool:
         """Send one message of a broadcast; see ``send``. Reactor's thread only."""
         compressor = self._compressor
         if compressor is None or len(shared.payload) < self._threshold:
-            frame = shared.frame
-        elif compressor.keeps_context:
-            return self._send_frame(shared.head, shared.payload, True, self._untold(policy), key)
-        else:
-            frame = shared.frame_by(compressor)
-        if self._deadlines.congested_at is not None and self.state is _OPEN:
-            return self._send_slowly(Waiting(frame), self._untold(policy), key)
-        return self.send_encoded(frame)
+            return self.send_encoded(shared.frame, shared)
+        if compressor.keeps_context:
+            policy = self._untold(shared.policy)
+            return self._send_frame(shared.head, shared.payload, True, policy, shared.key)
+        return self.send_encoded(shared.frame_by(compressor), shared)
 
     def send_missed(self, message: Payload) -> bool:
         """Send a message that a session has kept, never to be dropped; see ``send``."""

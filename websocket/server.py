@@ -345,17 +345,11 @@ class Server:
         elif key is not None:
             policy = SlowConsumer.LATEST
         hash(key)
-        self._in_own_thread(self._broadcast, SharedMessage(message), receivers, policy, key)
+        self._in_own_thread(self._broadcast, SharedMessage(message, policy, key), receivers)
 
-    def _broadcast(
-        self,
-        shared: SharedMessage,
-        to: list[Connection] | None,
-        policy: SlowConsumer | None,
-        key: Hashable,
-    ) -> None:
+    def _broadcast(self, shared: SharedMessage, to: list[Connection] | None) -> None:
         for connection in self.connections if to is None else to:
-            connection.send_shared(shared, policy, key)
+            connection.send_shared(shared)
 
     # --- for its parts ------------------------------------------------------------------------
 

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 from websocket.frame_writer import FrameWriter, Payload, encode_message, frame_message
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from websocket.deflate_codec import Compressor
+    from websocket.policies import SlowConsumer
 
 _WRITER = FrameWriter(masks=False)
 
@@ -24,8 +27,11 @@ class SharedMessage:
 
     Args:
         message: text, or anything bytes-like, which is copied.
+        policy: what becomes of it where a peer is slow; by default each connection's own.
+        key: what it is about, see ``SlowConsumer.LATEST``.
 
     Attributes:
+        policy, key: as given.
         head: the first octet of the uncompressed frame.
         payload: the uncompressed payload.
         frame: the uncompressed frame.
@@ -35,9 +41,13 @@ class SharedMessage:
         ValueError: text that UTF-8 cannot encode (a lone surrogate).
     """
 
-    __slots__ = ("_compressed", "frame", "head", "payload")
+    __slots__ = ("_compressed", "frame", "head", "key", "payload", "policy")
 
-    def __init__(self, message: Payload) -> None:
+    def __init__(
+        self, message: Payload, policy: SlowConsumer | None = None, key: Hashable = None
+    ) -> None:
+        self.policy = policy
+        self.key = key
         self.head, self.payload = encode_message(message)
         self.frame = frame_message(message if isinstance(message, str) else self.payload)
         self._compressed: dict[Compressor, tuple[bytes, ...]] = {}

@@ -134,7 +134,11 @@ def _slow_consumers(consumers: int, listeners: int, *, is_shared: bool) -> Itera
         causes = server.facts()["closed_by_cause"]
         swarm.run(0.5)
         unaware = consumers - sum(map(Client.is_cut, slow))
-        still_open = swarm.counts[Phase.OPEN] - unaware
+        # The others have been reset, and learn it now that they look.
+        for client in slow[1::2]:
+            client.resume()
+        swarm.run(0.1)
+        still_open = swarm.counts[Phase.OPEN]
     name = "broadcast" if is_shared else "sent to each"
     codes = Counter(client.close_code for client in late)
     yield exactly(f"{name}: ended as slow_consumer", causes["slow_consumer"], consumers)
