@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("reactor")
 
 HIGH_WATERMARK = 64 * 1024
+_LOW_WATERMARK = HIGH_WATERMARK // 4
 
 # Below this, joining many small writes into one buffer is cheaper than a gather list.
 _JOIN_LIMIT = 64 * 1024
@@ -98,7 +99,7 @@ class Transport(EventHandler):
         self._buffers: Sequence[Buffer] = _NOTHING
         self._buffered = 0
         self._high = HIGH_WATERMARK
-        self._low = HIGH_WATERMARK // 4
+        self._low = _LOW_WATERMARK
         # More bytes than these are worth a look: see ``_press``.
         self._alarm = HIGH_WATERMARK
         # The accelerator goes by the descriptor's number. What only looks like a socket, in
@@ -279,7 +280,9 @@ class Transport(EventHandler):
         Raises:
             ValueError: not 0 <= low <= high.
         """
-        low = high // 4 if low is None else low
+        if low is None:
+            # One number for all connections that keep the default.
+            low = _LOW_WATERMARK if high == HIGH_WATERMARK else high // 4
         if not 0 <= low <= high:
             raise ValueError(f"0 <= low ({low}) <= high ({high}) does not hold")
         self._high = high

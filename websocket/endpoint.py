@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # Looked up once: an attribute of an enumeration costs as much as a call.
 _OPEN = State.OPEN
 _BINARY = int(Opcode.BINARY)
+# Shared by all connections that hold nothing; never changed.
+_NOTHING_HELD: list[tuple[int, Any]] = []
 
 # Of the objects that hold a message of one byte.
 _OVERHEAD = 128
@@ -80,7 +82,7 @@ class Endpoint(Sender):
             max_message_size=self.limits.max_message_size,
             max_items=self.limits.turn_frames,
         )
-        self._held: list[tuple[int, Any]] = []
+        self._held = _NOTHING_HELD
         # Nothing is handled, by the application's wish or by a delay; whether input is really
         # read, the deadlines know.
         self._is_paused = self._wants_pause = False
@@ -177,7 +179,7 @@ class Endpoint(Sender):
             reader = self._reader
             if self._is_deaf:
                 # What came behind an offence is not held until the connection is gone (H73).
-                self._held = []
+                self._held = _NOTHING_HELD
                 reader.stop()
             elif done != len(items) or self._held:
                 self._held = items[done:]
@@ -363,7 +365,7 @@ class Endpoint(Sender):
             return
         self.end(Cause.MEMORY, CloseCode.TRY_AGAIN_LATER, "out of memory")
         self._is_deaf = True
-        self._held = []
+        self._held = _NOTHING_HELD
         self._reader.stop()
         transport.flush()
         if transport.is_blocked():
@@ -372,7 +374,7 @@ class Endpoint(Sender):
             transport.linger(self.limits.linger_timeout, self.limits.linger_size)
 
     def _finish(self) -> None:
-        self._held.clear()
+        self._held = _NOTHING_HELD
         self._assembler.discard()
         self._is_frozen = False
         self._end_delay()

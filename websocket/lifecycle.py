@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _WRITERS = {is_client: FrameWriter(masks=is_client) for is_client in (False, True)}
 _ids = itertools.count(1)
+_ABNORMAL = int(CloseCode.ABNORMAL)
 
 
 class State(IntEnum):
@@ -123,7 +124,7 @@ class Lifecycle(Callbacks):
         self._ping_payload: bytes | None = None
         # Nothing that the peer has sent or will send is handled any more.
         self._is_deaf = False
-        self._close_code = int(CloseCode.ABNORMAL)
+        self._close_code = _ABNORMAL
         self._close_reason = ""
         self.id = next(_ids)
         self.session: Session | None = None
