@@ -100,7 +100,7 @@ def _with_uvloop(server: Server) -> Server:
     )
 
 
-_OURS = "level 6, memory level 5"
+_OURS = "level 1, memory level 5"
 _PICOWS = Server("picows", "picows_echo", "picows", ("picows",), features=frozenset({TLS}))
 _AIOHTTP = Server(
     "aiohttp", "aiohttp_echo", "aiohttp.web", ("aiohttp",), compression="level 1, memory level 8"
