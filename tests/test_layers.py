@@ -30,7 +30,7 @@ class Row(NamedTuple):
 REACTOR_ROWS = (
     Row("errors protocol event_handler allocator log speedups _speedups"),
     Row("buffers discarder wheel sockets signals wakeup epoll readiness lag workers"),
-    Row("transport"),
+    Row("write_transport transport"),
     Row("loop listener connector tls"),
     Row("__init__"),
     Row("testing memory memory_tls faults", is_joined=True),
@@ -63,6 +63,7 @@ WEBSOCKET_ROWS = (
 NEIGHBOURS = {
     ("reactor.speedups", "reactor._speedups"),
     ("reactor._speedups", "reactor.speedups"),
+    ("reactor.transport", "reactor.write_transport"),
     ("websocket.plain_frames", "websocket.masking"),
     ("websocket.ledger", "websocket.address"),
     ("websocket.shared_message", "websocket.frame_writer"),
