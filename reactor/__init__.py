@@ -19,7 +19,7 @@ from reactor.errors import (
 )
 from reactor.event_handler import READ, WRITE, EventHandler
 from reactor.lag import LagSnapshot
-from reactor.listener import Listener
+from reactor.listener import AcceptCounts, Listener
 from reactor.loop import Reactor
 from reactor.protocol import Protocol
 from reactor.sockets import open_tcp_sockets, open_unix_socket, send_at_once
@@ -29,6 +29,7 @@ from reactor.wheel import Timer, TimerWheel
 __all__ = [
     "READ",
     "WRITE",
+    "AcceptCounts",
     "ConnectFailed",
     "Connector",
     "EventHandler",

@@ -4,6 +4,11 @@ When the process is out of descriptors, ``accept`` fails while the connection st
 backlog and the listening socket stays readable: a naive loop burns a whole core. The listener
 holds one descriptor in reserve. It gives that up to accept and close what waits (the clients
 see an end instead of silence), then rests for a second and goes on by itself.
+
+Who has waited through such a rest, or while the loop was late, may have given up meanwhile, and the
+system hands out his connection all the same, with the request that nobody waits for. Where that is
+possible, he is looked for and left out: the dead must cost neither the work nor the limits of the
+living. (Linux alone tells; elsewhere he is found to be gone after the handshake.)
 """
 
 from __future__ import annotations
@@ -38,6 +43,27 @@ _OPTIONS_ARE_INHERITED = sys.platform == "linux"
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+# linux/tcp.h, net/tcp_states.h: the first byte of struct tcp_info is the state of the connection.
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_GONE = (b"\x07", b"\x08")  # TCP_CLOSE, after a reset, and TCP_CLOSE_WAIT
+
+
+class AcceptCounts:
+    """Count who was not let in; read from any thread.
+
+    Attributes:
+        failures: how often the process lacked the descriptors or the memory for a connection.
+        turned_away: connections that were closed at once for that.
+        abandoned: connections that their clients had given up before they were accepted.
+    """
+
+    __slots__ = ("abandoned", "failures", "turned_away")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.turned_away = 0
+        self.abandoned = 0
+
 
 class Listener:
     """Accept connections on listening sockets and give each a transport and a protocol.
@@ -54,6 +80,10 @@ class Listener:
         transport_factory: called with reactor, socket, protocol and the peer's address;
             ``Transport``, or something that makes a ``TLSTransport``.
         socket_file: of a Unix socket that is among them; removed when they are closed.
+        counts: to count in, where an earlier listener has begun; by default new ones.
+
+    Attributes:
+        counts: who was not let in.
     """
 
     def __init__(
@@ -66,6 +96,7 @@ class Listener:
         pause: float = PAUSE,
         transport_factory: Callable[..., Transport] = Transport,
         socket_file: SocketFile | None = None,
+        counts: AcceptCounts | None = None,
     ) -> None:
         self._reactor = reactor
         self._protocol_factory = protocol_factory
@@ -73,8 +104,10 @@ class Listener:
         self._pause = pause
         self._transport_factory = transport_factory
         self._socket_file = socket_file
+        self.counts = AcceptCounts() if counts is None else counts
         self._reserve: int | None = None
         self._last_report = -inf
+        self._suppressed = 0
         self._open_reserve()
         self._acceptors = [_Acceptor(self, sock) for sock in sockets]
         try:
@@ -115,12 +148,17 @@ class Listener:
     def accept(self, acceptor: _Acceptor) -> bool:
         """Accept what waits on one socket, up to a batch; tell whether more may be waiting."""
         failures = 0
+        if self._reactor.lost_since(acceptor.empty_at) > 0:
+            acceptor.is_late = True
         for _ in range(self._accept_batch):
             if acceptor.fd < 0:
                 return False  # closed by the protocol of the last one
             try:
                 sock, peername = acceptor.take()
-            except (BlockingIOError, InterruptedError):
+            except BlockingIOError:
+                acceptor.empty_at, acceptor.is_late = self._reactor.time, False
+                return False
+            except InterruptedError:
                 return False
             except OSError as error:
                 if error.errno in _EXHAUSTED:
@@ -129,6 +167,10 @@ class Listener:
                 # ECONNABORTED, EPERM and the like concern this one connection only.
                 logger.debug("accept: %s", error)
                 failures += 1
+                continue
+            if acceptor.is_late and _is_abandoned(sock):
+                self.counts.abandoned += 1
+                close_socket(sock)
                 continue
             self._welcome(sock, peername)
         if failures == self._accept_batch:
@@ -157,6 +199,7 @@ class Listener:
             transport.start()
         except OSError as error:
             # The system watches no further descriptor; the transport has closed this one.
+            self.counts.turned_away += 1
             self._report(error)
 
     # --- exhaustion -------------------------------------------------------------------------
@@ -168,11 +211,13 @@ class Listener:
         with contextlib.suppress(OSError):
             for _ in range(self._accept_batch):
                 close_socket(acceptor.sock.accept()[0])
+                self.counts.turned_away += 1
         self._open_reserve()
         self._rest(acceptor)
 
     def _rest(self, acceptor: _Acceptor) -> None:
         """Accept nothing for a while: the socket stays readable, and trying again would spin."""
+        acceptor.is_late = True
         self._reactor.set_interest(acceptor, 0)
         acceptor.timer = self._reactor.call_later(self._pause, self._resume, acceptor)
 
@@ -185,15 +230,26 @@ class Listener:
             self._rest(acceptor)
 
     def _report(self, error: OSError) -> None:
+        """Count that something was lacking, and log it unless that was done just now."""
+        self.counts.failures += 1
         now = self._reactor.time
-        if now - self._last_report >= _REPORT_INTERVAL:
-            self._last_report = now
-            logger.error(
-                "cannot accept connections: %s; raise the limit on open files, or lower "
-                "max_connections; trying again every %g s",
-                error.strerror,
-                self._pause,
-            )
+        if now - self._last_report < _REPORT_INTERVAL:
+            self._suppressed += 1
+            return
+        logger.error(
+            "cannot accept connections: %s; raise the limit on open files, or lower "
+            "max_connections; trying again every %g s",
+            error.strerror,
+            self._pause,
+            extra={
+                "event": "exhausted",
+                "error": error.strerror,
+                "turned_away": self.counts.turned_away,
+                "suppressed": self._suppressed,
+            },
+        )
+        self._last_report = now
+        self._suppressed = 0
 
     def _open_reserve(self) -> None:
         if self._reserve is None:
@@ -211,9 +267,11 @@ class _Acceptor(EventHandler):
 
     Attributes:
         take: accepts as ``socket.accept`` does.
+        empty_at: when nobody was waiting, on the reactor's clock.
+        is_late: who waits may have waited for long.
     """
 
-    __slots__ = ("_listener", "sock", "take", "timer")
+    __slots__ = ("_listener", "empty_at", "is_late", "sock", "take", "timer")
 
     def __init__(self, listener: Listener, sock: socket.socket) -> None:
         super().__init__()
@@ -221,6 +279,8 @@ class _Acceptor(EventHandler):
         self.sock = sock
         self.take = _accept_of(sock)
         self.timer: Timer | None = None
+        self.empty_at = listener._reactor.time
+        self.is_late = False
         if _OPTIONS_ARE_INHERITED:
             send_at_once(sock)
 
@@ -238,6 +298,16 @@ class _Acceptor(EventHandler):
             self.timer.cancel()
         self._listener._reactor.unwatch(self)
         close_socket(self.sock)
+
+
+def _is_abandoned(sock: socket.socket) -> bool:
+    """Tell whether a client has ended or reset its connection, as far as the system tells."""
+    if _TCP_INFO is None:
+        return False
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1) in _GONE
+    except OSError:  # a Unix socket, say
+        return False
 
 
 def _accept_of(sock: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:

@@ -107,9 +107,12 @@ class MemorySocket:
         """Do nothing: there are no options."""
         self._enter("setsockopt")
 
-    def getsockopt(self, level: int, option: int) -> int:
-        """Return what came of connecting: the only option there is."""
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
+        """Return what came of connecting, or the first byte of Linux's TCP_INFO: the state."""
         self._enter("getsockopt")
+        if (level, size) == (socket.IPPROTO_TCP, 1):
+            # TCP_CLOSE, TCP_CLOSE_WAIT or TCP_ESTABLISHED
+            return b"\x07" if self.is_reset else b"\x08" if self.has_eof else b"\x01"
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
         return self._connect_error
 

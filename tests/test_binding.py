@@ -33,7 +33,9 @@ def bind(host: str = "127.0.0.1", port: int = 0, **options: Any) -> Binding:
     return Binding(host, port, **{**settings, **options})
 
 
-def welcomes(reactor: Reactor, listener: Listener, witness: Witness, client: socket.socket) -> None:
+def assert_welcomed(
+    reactor: Reactor, listener: Listener, witness: Witness, client: socket.socket
+) -> None:
     """Check that a client that has connected is accepted, then close the listener."""
     with client:
         run_until(reactor, lambda: witness.events)
@@ -46,7 +48,7 @@ def test_it_listens_on_an_address(reactor: Reactor) -> None:
     listener = bind().listen(reactor, lambda: witness)
     (address,) = listener.addresses
     assert address[0] == "127.0.0.1"
-    welcomes(reactor, listener, witness, socket.create_connection(address))
+    assert_welcomed(reactor, listener, witness, socket.create_connection(address))
 
 
 @needs_unix_sockets
@@ -77,7 +79,7 @@ def test_a_unix_socket_goes_before_the_address(reactor: Reactor, tmp_path: Path)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     client = socket.socket(socket.AF_UNIX)
     client.connect(path)
-    welcomes(reactor, listener, witness, client)
+    assert_welcomed(reactor, listener, witness, client)
 
 
 def test_sockets_made_elsewhere_go_before_everything(reactor: Reactor) -> None:
@@ -88,7 +90,7 @@ def test_sockets_made_elsewhere_go_before_everything(reactor: Reactor) -> None:
     listener = binding.listen(reactor, lambda: witness)
     assert listener.addresses == addresses
     assert not any(sock.getblocking() for sock in made)
-    welcomes(reactor, listener, witness, socket.create_connection(addresses[1]))
+    assert_welcomed(reactor, listener, witness, socket.create_connection(addresses[1]))
     assert [sock.fileno() for sock in made] == [-1, -1]
 
 
@@ -108,7 +110,7 @@ def test_it_may_listen_again_and_again(reactor: Reactor) -> None:
         witness = Witness()
         listener = binding.listen(reactor, [witness].pop)
         client = socket.create_connection(listener.addresses[0])
-        welcomes(reactor, listener, witness, client)
+        assert_welcomed(reactor, listener, witness, client)
 
 
 def test_the_certificate_decides_about_the_transport() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from reactor import ConnectFailed, log
 from reactor.testing import MemoryNetwork
-from websocket import Cause, HandshakeError, Limits
+from websocket import Cause, HandshakeError, Limits, Reconnect, connect
 from websocket import events as log_events
 from websocket.testing import Recorder, VirtualServer
 
@@ -127,6 +127,35 @@ def test_lines_that_were_not_taken_are_in_the_statistics() -> None:
         log.failures["reactor"] += 1
         assert server.server.statistics().log_failures == before + 3
         log.failures.subtract({"websocket": 2, "reactor": 1})
+
+
+def test_a_client_that_will_come_back(caplog_all: pytest.LogCaptureFixture) -> None:
+    with VirtualServer(Recorder) as server:
+        keeper = Reconnect(random_source=lambda: 0.5)
+        client = connect(server.reactor, server.url(), Recorder, reconnect=keeper)
+        server.settle()
+        server.server.connections[0].abort()
+        server.settle()
+        keeper.stop()
+    (record,) = facts(caplog_all, "reconnecting")
+    assert (record["levelno"], record["wait"]) == (logging.DEBUG, 2.5)
+    assert record["connection_id"] == client.id
+    assert record["message"].endswith("ended; next try in 2.5 s")
+
+
+def test_each_level_and_interval_is_kept_to(
+    caplog: pytest.LogCaptureFixture, logged: list[logging.LogRecord]
+) -> None:
+    caplog.set_level(logging.ERROR, "websocket")
+    with MemoryNetwork().reactor() as reactor:
+        for _ in range(3):
+            log_events.report(
+                reactor, "kind", "save_failed", "text", level=logging.ERROR, interval=60
+            )
+            reactor.pass_time(29.99)
+        log_events.report(reactor, "other", "reading_paused", "text", level=logging.WARNING)
+    records = [(record.levelno, vars(record)["suppressed"]) for record in caplog.records]
+    assert records == [(logging.ERROR, 0)]
 
 
 def test_a_client_that_reaches_nobody(caplog_all: pytest.LogCaptureFixture) -> None:

@@ -66,6 +66,7 @@ NEIGHBOURS = {
     ("reactor.transport", "reactor.write_transport"),
     ("websocket.plain_frames", "websocket.masking"),
     ("websocket.ledger", "websocket.address"),
+    ("websocket.ledger", "websocket.events"),
     ("websocket.shared_message", "websocket.frame_writer"),
     ("websocket.http11", "websocket.headers"),
     ("websocket.http11", "websocket.origin"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,9 @@ from websocket.limits import Limits
 
 KIB = 1024
 MARK = 100 * KIB
+
+# A pause is a warning.
+pytestmark = pytest.mark.usefixtures("logged")
 
 
 class FakeDebtor:
@@ -225,6 +229,71 @@ def test_the_marks_are_kept_and_the_books_balance_whatever_happens(seed: int) ->
     assert world.clock.pending == 0
 
 
+# --- the log ------------------------------------------------------------------------------------
+
+
+def facts(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, dict[str, Any]]]:
+    """Return the event, the level and the rest of what each record of ours says."""
+    known = {*vars(logging.makeLogRecord({})), "message", "asctime", "event"}
+    return [
+        (
+            vars(record)["event"],
+            record.levelno,
+            {name: value for name, value in vars(record).items() if name not in known},
+        )
+        for record in caplog.records
+    ]
+
+
+def test_each_pause_and_each_close_has_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "websocket")
+    world = World()
+    world.owe(10 * KIB, 30 * KIB, 20 * KIB, 25 * KIB)
+    world.clock.advance(5)
+    who = {"connection_id": 1, "remote_address": ("203.0.113.7", 50_000)}
+    buffered = {"buffered": 85 * KIB, "debtors": 4}
+    assert facts(caplog) == [
+        ("reading_paused", logging.WARNING, {**buffered, "mark": MARK, "suppressed": 0}),
+        (
+            "debtor_closed",
+            logging.INFO,
+            {**buffered, **who, "size": 30 * KIB, "suppressed": 0},
+        ),
+        (
+            "reading_resumed",
+            logging.INFO,
+            {"buffered": 55 * KIB, "duration": 5, "suppressed": 0},
+        ),
+    ]
+    assert caplog.messages[0] == (
+        "87040 bytes are kept for 4 peers, near max_buffered (102400): reading is paused"
+    )
+
+
+def test_a_flood_of_pauses_and_closes_is_summarised(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "websocket")
+    world = World(60, max_buffered_per_connection=90 * KIB)
+    for debtor in world.debtors[:50]:
+        world.ledger.settle(debtor, 95 * KIB)
+        world.clock.advance(0)
+        world.ledger.settle(world.debtors[-1], 85 * KIB)
+        world.clock.advance(0)
+        world.ledger.settle(world.debtors[-1], 0)
+        world.clock.advance(0)
+    assert world.ledger.snapshot()[3:] == (50, 50)
+    assert sorted(each[0] for each in facts(caplog)) == [
+        "debtor_closed",
+        "reading_paused",
+        "reading_resumed",
+    ]
+    caplog.clear()
+    world.clock.advance(5)
+    world.owe(85 * KIB)
+    (pause,) = facts(caplog)
+    assert pause[2]["suppressed"] == 49
+    assert caplog.messages[0].endswith(" (and 49 more of this kind before)")
+
+
 # --- with a server ------------------------------------------------------------------------------
 
 
@@ -348,3 +417,50 @@ def test_the_largest_debtor_is_closed_and_lets_go_at_once() -> None:
         assert memory is not None
         assert (memory.pauses, memory.closes) == (1, 1)
         assert server.statistics().closed_by_cause[Cause.MEMORY] == 1
+
+
+# --- several servers ----------------------------------------------------------------------------
+
+
+def test_servers_that_share_a_ledger_are_judged_together() -> None:
+    limits = Limits(max_buffered=500 * KIB, ping_interval=None)
+    with Stage() as stage:
+        ledger = Ledger(stage.reactor, limits)
+        servers = [stage.server(limits=limits, ledger=ledger) for _ in range(2)]
+        alone = stage.server(limits=limits)
+        peers = [stage.open_client(server) for server in (*servers, servers[0], alone)]
+        for peer, size in zip(peers, (200, 220, 60, 300)):
+            begin(stage, peer, size * KIB)
+        assert [buffered(server) // KIB for server in (*servers, alone)] == [481, 481, 300]
+        ends = [connections(server)[0] for server in (*servers, alone)]
+        assert [end._transport.is_reading() for end in ends] == [False, False, True]
+        stage.pass_time(6)
+        assert peers[1].received_close() == (1013, "out of memory")
+        assert [end.is_open for end in ends] == [True, False, True]
+        assert all(end._transport.is_reading() for end in ends if end.is_open)
+
+
+def test_a_server_that_ends_leaves_nothing_in_a_shared_ledger() -> None:
+    limits = Limits(ping_interval=None)
+    with Stage() as stage:
+        ledger = Ledger(stage.reactor, limits)
+        first, second = (stage.server(limits=limits, ledger=ledger) for _ in range(2))
+        peers = [stage.open_client(server) for server in (first, first, second)]
+        away = connections(first)[0]
+        peers[0].sock.end()
+        stage.settle()
+        assert away.session.send(bytes(20 * KIB))
+        begin(stage, peers[1], 30 * KIB)
+        begin(stage, peers[2], 40 * KIB)
+        assert buffered(second) > 90 * KIB
+        first.close()
+        stage.settle()
+        assert buffered(second) == 40 * KIB + OVERHEAD
+
+
+def test_a_ledger_of_another_reactor_is_refused() -> None:
+    with Stage() as stage, Stage() as other:
+        with pytest.raises(ValueError, match="another reactor"):
+            Server(lambda *_: None, reactor=stage.reactor, ledger=Ledger(other.reactor, Limits()))
+        with pytest.raises(ValueError, match="another reactor"):
+            Server(lambda *_: None, ledger=Ledger(stage.reactor, Limits()))

@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 from collections import deque
@@ -119,6 +120,10 @@ class World(Stage):
     def make_witness(self) -> Witness:
         self.witnesses.append(Witness())
         return self.witnesses[-1]
+
+    def hold(self, seconds: float) -> None:
+        """Take so long that everybody else must wait; for ``call_soon``."""
+        self.clock.now += seconds
 
     def open_descriptors(self, count: int) -> None:
         """Let clients connect and be accepted."""
@@ -541,6 +546,179 @@ def test_the_rest_can_be_set(world: World, logged: list[logging.LogRecord]) -> N
     assert not end.has_eof
 
 
+def counted(listener: Listener) -> tuple[int, int, int]:
+    counts = listener.counts
+    return counts.failures, counts.turned_away, counts.abandoned
+
+
+def test_each_time_and_each_who_is_turned_away_is_counted(
+    world: World, logged: list[logging.LogRecord]
+) -> None:
+    listener = world.listen(accept_batch=10)
+    world.sock.limit = 2
+    world.open_descriptors(1)
+    assert counted(listener) == (0, 0, 0)
+    for _ in range(25):
+        world.sock.connect()
+    world.settle()
+    assert counted(listener) == (1, 10, 0)
+    world.pass_time(10)
+    assert counted(listener) == (3, 25, 0)
+    # A listener that follows goes on counting.
+    counts = listener.counts
+    listener.close()
+    world.sock.is_closed = False
+    listener = world.listen(counts=counts)
+    world.sock.connect()
+    world.settle()
+    assert counted(listener) == (4, 26, 0)
+
+
+def test_a_connection_that_cannot_be_watched_is_counted_as_turned_away(
+    world: World, monkeypatch: pytest.MonkeyPatch, logged: list[logging.LogRecord]
+) -> None:
+    listener = world.listen()
+    end = world.sock.connect()
+
+    def watch(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.reactor, "watch", watch)
+        world.settle()
+    assert end.has_eof
+    assert counted(listener) == (1, 1, 0)
+
+
+# --- who has given up ----------------------------------------------------------------------------
+
+tells_the_state = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the state")
+
+
+def ask_and_close(end: MemorySocket) -> None:
+    end.feed(b"GET / HTTP/1.1\r\n\r\n")
+    end.close()
+
+
+LEAVES: dict[str, Callable[[MemorySocket], None]] = {
+    "closed": MemorySocket.close,
+    "reset": MemorySocket.reset,
+    "asked and closed": ask_and_close,
+}
+
+
+@tells_the_state
+@pytest.mark.parametrize("way", LEAVES)
+def test_who_gave_up_during_a_rest_is_left_out(
+    world: World, way: str, logged: list[logging.LogRecord]
+) -> None:
+    listener = world.listen()
+    world.sock.always = OSError(errno.EMFILE, "too many open files")
+    world.settle()
+    gone, alive = [world.sock.connect() for _ in range(100)], world.sock.connect()
+    for end in gone:
+        LEAVES[way](end)
+    world.sock.always = None
+    world.pass_time(1.1)
+    assert len(world.witnesses) == 1
+    assert not alive.has_eof
+    assert counted(listener) == (1, 0, 100)
+    # All of them are closed.
+    assert world.sock.descriptors == 2
+
+
+@tells_the_state
+def test_who_gave_up_while_the_loop_was_held_is_left_out(
+    world: World, logged: list[logging.LogRecord]
+) -> None:
+    listener = world.listen()
+
+    def hold() -> None:
+        world.hold(20)
+        gone, alive = world.sock.connect(), world.sock.connect()
+        ask_and_close(gone)
+        alive.feed(b"hello")
+
+    world.reactor.call_soon(hold)
+    world.pass_time(1)
+    assert [bytes(witness.received) for witness in world.witnesses] == [b"hello"]
+    assert counted(listener) == (0, 0, 1)
+
+
+def test_while_nothing_is_late_nobody_is_asked(world: World) -> None:
+    """It would cost each connection a call of the system."""
+    listener = world.listen()
+    end = world.sock.connect()
+    ours = end.peer
+    assert ours is not None
+    end.close()
+    world.settle()
+    assert world.witnesses[0].is_lost
+    assert "getsockopt" not in ours.calls
+    assert counted(listener) == (0, 0, 0)
+
+
+@tells_the_state
+def test_after_the_backlog_was_empty_nobody_is_asked_any_more(
+    world: World, logged: list[logging.LogRecord]
+) -> None:
+    world.listen()
+    world.reactor.call_soon(world.hold, 20)
+    world.settle()
+    asked = []
+    for _ in range(2):
+        ours = world.sock.connect().peer
+        assert ours is not None
+        world.settle()
+        asked.append(ours.calls.get("getsockopt", 0))
+    assert asked == [1, 0]
+
+
+@tells_the_state
+def test_a_system_that_does_not_tell_leaves_nobody_out(
+    world: World, logged: list[logging.LogRecord]
+) -> None:
+    """It does not for Unix sockets."""
+    listener = world.listen()
+    world.sock.always = OSError(errno.EMFILE, "too many open files")
+    world.settle()
+    end = world.sock.connect()
+    assert end.peer is not None
+    end.peer.fail("getsockopt", errno.EOPNOTSUPP)
+    end.close()
+    world.sock.always = None
+    world.pass_time(1.1)
+    assert world.witnesses[0].is_lost
+    assert counted(listener) == (1, 0, 0)
+
+
+@tells_the_state
+def test_real_connections_that_were_given_up(logged: list[logging.LogRecord]) -> None:
+    witnesses: list[Witness] = []
+
+    def make() -> Witness:
+        witnesses.append(Witness())
+        return witnesses[-1]
+
+    with Reactor() as reactor:
+        listener = Listener(reactor, open_tcp_sockets("127.0.0.1", 0), make, pause=0.01)
+        (address,) = listener.addresses
+        listener._rest(listener._acceptors[0])
+        clients = [socket.create_connection(address) for _ in range(5)]
+        closed, asked, reset, asked_and_reset, alive = clients
+        for client in (asked, asked_and_reset, alive):
+            client.sendall(b"hello")
+        for client in (reset, asked_and_reset):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for client in (closed, asked, reset, asked_and_reset):
+            client.close()
+        run_until(reactor, lambda: witnesses and witnesses[0].received)
+        assert len(witnesses) == 1
+        assert counted(listener) == (0, 0, 4)
+        assert not witnesses[0].is_lost
+        alive.close()
+
+
 def test_those_who_are_in_are_served_while_it_rests(
     world: World, logged: list[logging.LogRecord]
 ) -> None:
@@ -567,10 +745,14 @@ def test_it_is_told_once_in_five_seconds_and_what_to_do_about_it(
         "cannot accept connections: Too many open files; raise the limit on open files, or lower "
         "max_connections; trying again every 1 s"
     )
+    facts = vars(record)
+    assert (facts["event"], facts["error"]) == ("exhausted", "Too many open files")
+    assert (facts["turned_away"], facts["suppressed"]) == (0, 0)
     world.pass_time(4.9)
     assert len(logged) == 1
     world.pass_time(15)
     assert 3 <= len(logged) <= 4
+    assert vars(logged[1])["suppressed"] == 4
 
 
 def test_a_reserve_that_somebody_else_snatched_is_taken_again_later(

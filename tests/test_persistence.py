@@ -470,9 +470,12 @@ def test_a_full_disk_costs_nobody_anything_and_is_logged_once_a_minute(
     (record,) = logged
     assert record.levelno == logging.ERROR
     assert record.getMessage().endswith("serving goes on without: no space left on device")
+    facts = vars(record)
+    assert (facts["event"], facts["error"]) == ("save_failed", "no space left on device")
     for _ in range(5):
         world.pass_time(1)
     assert len(logged) == 2
+    assert vars(logged[1])["suppressed"] == failures - 1
 
     world.store.error = None
     for session in sessions:
@@ -528,6 +531,7 @@ def test_a_store_that_fails_to_the_last_is_reported_at_the_end(
     world.sessions.close()
     assert (len(world.sessions), world.clock.pending) == (0, 0)
     assert logged[-1].getMessage() == "2 sessions could not be saved at the end"
+    assert (vars(logged[-1])["event"], vars(logged[-1])["count"]) == ("sessions_unsaved", 2)
 
 
 def test_a_store_that_fails_only_in_closing_does_not_keep_the_server_from_it(

@@ -959,14 +959,17 @@ def test_run_closes_the_reactor_when_it_cannot_listen(reactor: Reactor) -> None:
         server.reactor.run_once(0)
 
 
+class Once(Recorder):
+    """Send the signal to go as soon as somebody has come."""
+
+    __slots__ = ()
+
+    def on_open(self) -> None:
+        super().on_open()
+        signal.raise_signal(signal.SIGTERM)
+
+
 def test_run_serves_real_clients_and_closes_its_own_reactor() -> None:
-    class Once(Recorder):
-        __slots__ = ()
-
-        def on_open(self) -> None:
-            super().on_open()
-            signal.raise_signal(signal.SIGTERM)
-
     server = Server(Once, port=0).start()
     client = connect(server.reactor, f"ws://127.0.0.1:{server.port}/", Recorder)
     server.run()
@@ -980,9 +983,10 @@ def test_run_serves_real_clients_and_closes_its_own_reactor() -> None:
 
 def test_servers_run_one_after_the_other_in_one_process() -> None:
     for _ in range(3):
-        server = Server(echo, port=0)
-        server.reactor.call_soon(server.shutdown)
+        server = Server(Once, port=0).start()
+        client = connect(server.reactor, f"ws://127.0.0.1:{server.port}/", Recorder)
         server.run()
+        assert said(client.events[-1]) == ("close", *GOING_AWAY)
 
 
 def test_run_in_another_thread_leaves_the_signals_alone() -> None:
@@ -1103,4 +1107,8 @@ def test_an_expiry_hook_that_raises_costs_nobody_anything(
     answer_close(stage, peer)
     assert connection.events[-1][0] == "close"
     assert log.lines == ["done"]
-    assert [record.getMessage() for record in logged] == ["on_session_expired raised"]
+    (record,) = logged
+    assert record.getMessage() == "on_session_expired raised"
+    assert (vars(record)["event"], vars(record)["hook"]) == ("hook_failed", "on_session_expired")
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], RuntimeError)

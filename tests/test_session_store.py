@@ -225,6 +225,11 @@ def expect_aside(path: Path, logged: list[logging.LogRecord], reason: str, numbe
     assert record.levelno == logging.ERROR
     assert reason in record.getMessage()
     assert str(aside) in record.getMessage()
+    facts = vars(record)
+    assert facts["event"] == "sessions_set_aside"
+    assert (facts["path"], facts["aside"]) == (str(path), str(aside))
+    assert facts["error"] in record.getMessage()
+    assert facts["exc_info"] is None
     logged.clear()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from reactor import (
+    AcceptCounts,
     Listener,
     Protocol,
     Reactor,
@@ -48,8 +49,16 @@ class Binding:
         """Return what makes the transport of an accepted connection."""
         return Transport if self.tls is None else self.tls.make_transport
 
-    def listen(self, reactor: Reactor, protocol_factory: Callable[[], Protocol]) -> Listener:
+    def listen(
+        self,
+        reactor: Reactor,
+        protocol_factory: Callable[[], Protocol],
+        counts: AcceptCounts | None = None,
+    ) -> Listener:
         """Return a listener.
+
+        Args:
+            reactor, protocol_factory, counts: see ``Listener``.
 
         Raises:
             OSError: the address cannot be bound.
@@ -61,6 +70,7 @@ class Binding:
             protocol_factory,
             transport_factory=self.transport_factory,
             socket_file=self._socket_file(),
+            counts=counts,
         )
 
     def _open_sockets(self) -> list[socket.socket]:

@@ -13,15 +13,26 @@ carries ``event`` and the fields below, as ``extra=`` puts them there: ``record.
     refused          INFO    remote_address, status, reason
     tls_on_plain     INFO    remote_address
     handler_failed   ERROR   connection_id, remote_address; with the traceback
+    hook_failed      ERROR   hook; with the traceback
+    reconnecting     DEBUG   connection_id, remote_address, wait
+    reading_paused   WARNING buffered, debtors, mark
+    reading_resumed  INFO    buffered, duration
+    debtor_closed    INFO    connection_id, remote_address, size, buffered, debtors
+    save_failed      ERROR   error; one line in a minute
+    sessions_unsaved ERROR   count
+    sessions_set_aside
+                     ERROR   path, error, aside
     listening, certificate_reloaded, draining, shutting_down, shutdown_forced
                      INFO    what their lines say
 
 The logger ``reactor`` adds ``held`` (WARNING: duration, suspects) and ``stalled`` (INFO:
-duration); see ``reactor/lag.py``.
+duration), see ``reactor/lag.py``, and ``exhausted`` (ERROR: error, turned_away), see
+``reactor/listener.py``.
 
 - A fault of the user's code is logged with its traceback, a fault of a peer never.
-- Of what peers cause at INFO there is one line in five seconds and kind; the next one says in
-  ``suppressed`` and in its text how many there were between. The statistics count all.
+- Of what peers cause at INFO or above, and of what goes on failing, there is one line in five
+  seconds and kind; the next one says in ``suppressed`` and in its text how many there were
+  between. The statistics count all.
 - What a peer has sent is escaped, and cut after 200 characters.
 - A handler of the log that raises costs nobody anything; see ``reactor/log.py``.
 - Where a level is off, its lines cost one comparison.
@@ -31,13 +42,12 @@ from __future__ import annotations
 
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reactor.log import failures, guarded
 from websocket.causes import OFFENCES
 
 if TYPE_CHECKING:
-    from reactor import Reactor
     from websocket.lifecycle import Lifecycle
 
 logger = guarded("websocket")
@@ -48,8 +58,16 @@ _MAX_KINDS = 128
 _MAX_TEXT = 200
 
 
+class Clock(Protocol):
+    """What is needed of a ``Reactor``: the time."""
+
+    @property
+    def time(self) -> float:
+        """The present time in seconds of a clock that never goes back."""
+
+
 class _Floodgate:
-    """Let one line of a kind pass in five seconds, and count the others."""
+    """Let one line of a kind pass in some seconds, and count the others."""
 
     __slots__ = ("_kinds",)
 
@@ -57,7 +75,7 @@ class _Floodgate:
         # By kind, when its next line may pass, and how many have been held back.
         self._kinds: dict[str, tuple[float, int]] = {}
 
-    def enter(self, kind: str, now: float) -> int | None:
+    def enter(self, kind: str, now: float, interval: float = _INTERVAL) -> int | None:
         """Return how many were held back before this one; None when it is held back, too."""
         kinds = self._kinds
         if kind not in kinds and len(kinds) >= _MAX_KINDS:
@@ -66,11 +84,11 @@ class _Floodgate:
         if now < opens_at:
             kinds[kind] = (opens_at, waiting + 1)
             return None
-        kinds[kind] = (now + _INTERVAL, 0)
+        kinds[kind] = (now + interval, 0)
         return waiting
 
 
-_floodgates: weakref.WeakKeyDictionary[Reactor, _Floodgate] = weakref.WeakKeyDictionary()
+_floodgates: weakref.WeakKeyDictionary[Clock, _Floodgate] = weakref.WeakKeyDictionary()
 
 
 def log_failures() -> int:
@@ -90,26 +108,47 @@ def note(event: str, text: str, *values: object, **fields: Any) -> None:
 
 
 def report(
-    reactor: Reactor, kind: str, event: str, text: str, *values: object, **fields: Any
+    clock: Clock,
+    kind: str,
+    event: str,
+    text: str,
+    *values: object,
+    level: int = logging.INFO,
+    interval: float = _INTERVAL,
+    **fields: Any,
 ) -> None:
-    """Log a line of level INFO of what a peer does; of each kind one in five seconds.
+    """Log a line of what a peer does, or of what may fail again and again; of each kind a few.
 
     Args:
-        reactor: gives the time; each has floods of its own.
+        clock: the reactor, gives the time; each has floods of its own.
         kind: what to count together; never what a peer sent.
         event: see the table above.
         text, values: as for ``logging``.
+        level: of the line.
+        interval: the least seconds between two lines of a kind.
         fields: of the record.
     """
-    if not logger.isEnabledFor(logging.INFO):
+    if not logger.isEnabledFor(level):
         return
-    held_back = _floodgates.setdefault(reactor, _Floodgate()).enter(kind, reactor.time)
+    held_back = _floodgates.setdefault(clock, _Floodgate()).enter(kind, clock.time, interval)
     if held_back is None:
         return
     if held_back:
         text += " (and %d more of this kind before)"
         values += (held_back,)
-    logger.info(text, *values, extra={"event": event, "suppressed": held_back, **fields})
+    extra = {"event": event, "suppressed": held_back, **fields}
+    logger.log(level, text, *values, extra=extra)
+
+
+def complain(event: str, text: str, *values: object, **fields: Any) -> None:
+    """Log a line of level ERROR of what somebody has to look at, and what is seldom."""
+    logger.error(text, *values, extra={"event": event, **fields})
+
+
+def hook_failed(hook: str, error: Exception) -> None:
+    """Log an exception of a hook of the application, with its traceback."""
+    extra = {"event": "hook_failed", "hook": hook}
+    logger.error("%s raised", hook, exc_info=error, extra=extra)
 
 
 # --- connections --------------------------------------------------------------------------------
@@ -150,12 +189,19 @@ def closed(connection: Lifecycle, code: int, reason: str) -> None:
     cause, duration = _cause(connection), 0.0 if opened_at is None else reactor.time - opened_at
     text = "%r: %s, code %d, after %.1f s: %s"
     values = (connection, cause, code, duration, clip(reason))
-    fields = {"cause": cause, "code": code, "reason": clip(reason), "duration": duration}
-    fields.update(is_clean=connection.is_clean, **_who(connection))
+    fields: dict[str, Any] = {"cause": cause, "code": code, "reason": clip(reason)}
+    fields.update(duration=duration, is_clean=connection.is_clean, **_who(connection))
     if is_offence:
         report(reactor, cause, "closed", text, *values, **fields)
     else:
         logger.debug(text, *values, extra={"event": "closed", **fields})
+
+
+def reconnecting(connection: Lifecycle, wait: float) -> None:
+    """Log that a client which has come to its end will be followed by another."""
+    if logger.isEnabledFor(logging.DEBUG):
+        fields = {"event": "reconnecting", "wait": wait, **_who(connection)}
+        logger.debug("%r ended; next try in %.1f s", connection, wait, extra=fields)
 
 
 def handler_failed(connection: Lifecycle, error: Exception, text: str) -> None:

@@ -7,16 +7,14 @@ exception of ``authenticate`` or ``on_http_request`` goes to the opening handsha
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Callable
 
+from websocket import events
 from websocket.http11 import Request
 from websocket.upgrade import HTTPResponse
 
 if TYPE_CHECKING:
     from websocket.session import Session
-
-logger = logging.getLogger("websocket")
 
 _NOT_FOUND = HTTPResponse("this is a WebSocket server, and no page\n", 404)
 
@@ -67,6 +65,6 @@ class Hooks:
         try:
             if self._on_session_expired is not None:
                 self._on_session_expired(session)
-        except Exception:
+        except Exception as error:
             # It must not cost the connection of the session its on_close.
-            logger.exception("on_session_expired raised")
+            events.hook_failed("on_session_expired", error)

@@ -14,6 +14,16 @@ What is kept for one broadcast by many connections is charged to each.
     above another mark          the debtor itself, or the largest one of the address, is closed
 
 Judged from a timer of its own, a tick later, so that nobody is closed in the middle of something.
+Each change from one line of this table to another is told to the log, see ``events.py``.
+
+The mark of the process is judged against one ledger. Servers that share a reactor can share one::
+
+    ledger = Ledger(reactor, limits)
+    servers = [Server(each, port=0, reactor=reactor, limits=limits, ledger=ledger) for each in ...]
+
+and are judged together then, by the ledger's own limits, addresses included: the largest debtor of
+all of them is closed. A ledger belongs to one reactor, as connections do. Where there are several,
+in threads or in processes, give each its part: ``Limits(max_buffered=...)``.
 
 Not for: what a connection costs that keeps nothing, and the opening handshake, which has limits
 of its own.
@@ -21,9 +31,11 @@ of its own.
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol
 
+from websocket import events
 from websocket.address import address_key, is_loopback_key
 
 if TYPE_CHECKING:
@@ -110,30 +122,34 @@ class _Account:
 
 
 class Ledger:
-    """Keep the books of one server, and see that its marks are kept. Reactor's thread only.
+    """Keep the books, and see that the marks are kept. Reactor's thread only.
 
     Args:
         clock: the reactor.
-        limits: the marks.
+        limits: the marks; nothing else of them matters here.
+
+    Attributes:
+        clock: as given.
     """
 
     __slots__ = (
         "_accounts",
         "_by_address",
-        "_clock",
         "_closes",
         "_is_judging",
         "_is_near",
         "_is_too_full",
         "_limits",
+        "_paused_at",
         "_pauses",
         "_peak",
         "_timer",
         "_total",
+        "clock",
     )
 
     def __init__(self, clock: Clock, limits: Limits) -> None:
-        self._clock = clock
+        self.clock = clock
         self._limits = limits
         self._accounts: dict[int, _Account] = {}
         self._by_address: dict[str, int] = {}
@@ -141,6 +157,7 @@ class Ledger:
         self._peak = 0
         self._pauses = 0
         self._closes = 0
+        self._paused_at = 0.0
         self._is_near = False
         self._is_judging = False
         self._is_too_full = False
@@ -251,7 +268,7 @@ class Ledger:
     def _judge_soon(self) -> None:
         if not self._is_judging:
             self._is_judging = True
-            self._clock.call_at(self._clock.time, self._judge)
+            self.clock.call_at(self.clock.time, self._judge)
 
     def _judge(self) -> None:
         """Close those who are above a mark, and pause or resume the others."""
@@ -273,18 +290,22 @@ class Ledger:
         # The end of an earlier one may have been the end of this one, too.
         if self._accounts.get(account.debtor.id) is account:
             self._closes += 1
+            self._tell_of_close(account)
             account.debtor.shed()
             self.forget(account.debtor)
 
     def _pause(self) -> None:
         self._is_near = True
         self._pauses += 1
-        self._timer = self._clock.call_at(self._clock.time + _PATIENCE, self._lose_patience)
+        self._paused_at = self.clock.time
+        self._timer = self.clock.call_at(self._paused_at + _PATIENCE, self._lose_patience)
+        self._tell_of_pause()
         for account in list(self._accounts.values()):
             account.debtor.freeze()
 
     def _resume(self) -> None:
         self._is_near = False
+        self._tell_of_resumption()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -299,3 +320,52 @@ class Ledger:
                 break
             self._close(account)
         self._resume()
+
+    # --- the log ------------------------------------------------------------------------------
+
+    def _tell_of_pause(self) -> None:
+        debtors, mark = len(self._accounts), self._limits.max_buffered
+        events.report(
+            self.clock,
+            "reading_paused",
+            "reading_paused",
+            "%d bytes are kept for %d peers, near max_buffered (%s): reading is paused",
+            self._total,
+            debtors,
+            mark,
+            level=logging.WARNING,
+            buffered=self._total,
+            debtors=debtors,
+            mark=mark,
+        )
+
+    def _tell_of_resumption(self) -> None:
+        duration = self.clock.time - self._paused_at
+        events.report(
+            self.clock,
+            "reading_resumed",
+            "reading_resumed",
+            "reading goes on after %.1f s: %d bytes are kept for peers",
+            duration,
+            self._total,
+            buffered=self._total,
+            duration=duration,
+        )
+
+    def _tell_of_close(self, account: _Account) -> None:
+        debtor, debtors = account.debtor, len(self._accounts)
+        events.report(
+            self.clock,
+            "debtor_closed",
+            "debtor_closed",
+            "%r is closed for want of memory: %d bytes are kept for it, of %d for %d peers",
+            debtor,
+            account.size,
+            self._total,
+            debtors,
+            connection_id=debtor.id,
+            remote_address=debtor.remote_address,
+            size=account.size,
+            buffered=self._total,
+            debtors=debtors,
+        )

@@ -43,6 +43,7 @@ class ConnectionManager:
         on_session_expired: called once with each session that expired. If it had a
             connection, that is closing already; ``session.connection`` still tells it.
         session_store: saves the sessions; without one they end with the process.
+        ledger: of this clock, to share with other managers; by default one of its own.
 
     Attributes:
         limits: as given.
@@ -53,6 +54,7 @@ class ConnectionManager:
 
     Raises:
         OSError: the store of sessions cannot be used.
+        ValueError: the ledger is one of another reactor.
     """
 
     def __init__(
@@ -62,12 +64,15 @@ class ConnectionManager:
         *,
         on_session_expired: Callable[[Session], object] | None = None,
         session_store: SessionStore | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
+        if ledger is not None and ledger.clock is not clock:
+            raise ValueError("the ledger is one of another reactor: servers there need their own")
         self._clock = clock
         self._on_session_expired = on_session_expired
         self.limits = Limits() if limits is None else limits
         self.pool = ConnectionPool(self.limits)
-        self.ledger = Ledger(clock, self.limits)
+        self.ledger = Ledger(clock, self.limits) if ledger is None else ledger
         self.sessions = SessionManager(
             clock,
             self.limits,

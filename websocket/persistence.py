@@ -34,14 +34,12 @@ import math
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol, TypeVar
 
-from websocket.ratelimit import TokenBucket
+from websocket import events
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from websocket.session import Clock, Handle, Session
-
-logger = logging.getLogger("websocket")
 
 Restored = TypeVar("Restored")
 
@@ -150,7 +148,6 @@ class SessionSaver:
         "_deleted",
         "_dirty",
         "_is_open",
-        "_log_bucket",
         "_retry_at",
         "_store",
         "_timer",
@@ -170,7 +167,6 @@ class SessionSaver:
         self._is_open = False
         self._timer: Handle | None = None
         self._retry_at = clock.time
-        self._log_bucket = TokenBucket(1 / _LOG_INTERVAL, 1, clock.time)
         self.failures = 0
 
     def load(self) -> list[Restoration]:
@@ -227,7 +223,9 @@ class SessionSaver:
         while self._write_batch():
             pass
         if self._dirty:
-            logger.error("%d sessions could not be saved at the end", len(self._dirty))
+            count = len(self._dirty)
+            text = "%d sessions could not be saved at the end"
+            events.complain("sessions_unsaved", text, count, count=count)
         self._is_open = False
         self._dirty.clear()
         self._deleted.clear()
@@ -317,8 +315,16 @@ class SessionSaver:
     def _failed(self, error: Exception) -> None:
         """Count a failure, and log it unless another one was logged in the last minute."""
         self.failures += 1
-        if self._log_bucket.take(self._clock.time):
-            logger.error("sessions cannot be saved, serving goes on without: %s", error)
+        events.report(
+            self._clock,
+            "save_failed",
+            "save_failed",
+            "sessions cannot be saved, serving goes on without: %s",
+            error,
+            level=logging.ERROR,
+            interval=_LOG_INTERVAL,
+            error=events.clip(error),
+        )
 
     # --- reading ----------------------------------------------------------------------------
 

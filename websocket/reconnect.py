@@ -20,18 +20,16 @@ Source: RFC 6455, 7.2.3; M. Brooker, "Exponential Backoff And Jitter", 2015.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable
 from math import inf
 
 from reactor import Reactor, Timer
+from websocket import events
 from websocket.connection import Connection
 from websocket.errors import HandshakeError
 from websocket.opcodes import CloseCode
 from websocket.retry import hint_of_close, hint_of_refusal
-
-logger = logging.getLogger("websocket")
 
 # Trying again would give the same answer, and may lock the account.
 _FINAL_STATUSES = frozenset({401, 403, 407})
@@ -147,7 +145,7 @@ class Reconnect:
             self._failures = 0
         wait = self._wait(connection)
         self._failures += 1
-        logger.debug("%r ended; next try in %.1f s", connection, wait)
+        events.reconnecting(connection, wait)
         self._timer = self._reactor.call_later(wait, self._try_again, connection.session_id)
 
     @property

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reactor import Listener, Reactor, send_at_once
+from reactor import AcceptCounts, Listener, Reactor, send_at_once
 from websocket import events
 from websocket.binding import Binding
 from websocket.connection import Connection
@@ -39,6 +39,7 @@ from websocket.upgrade import AnyHandler, HTTPResponse, Routes, ServerHandshake
 
 if TYPE_CHECKING:
     from reactor.tls import ServerTLS
+    from websocket.ledger import Ledger
     from websocket.persistence import SessionStore
 
 
@@ -72,12 +73,15 @@ class Server:
         on_session_expired: called with each ``Session`` that came to its end.
         session_store: keeps the sessions over a restart, for example a ``SQLiteStore``; see
             ``websocket.session_store``. It is opened here, and closed by ``close``.
+        ledger: judges the memory of several servers on one reactor together, see
+            ``websocket.ledger``; by default each server is judged by itself.
 
     Attributes:
         manager: the connections, sessions and counters of this server.
 
     Raises:
         OSError: the store of sessions cannot be used.
+        ValueError: the ledger is one of another reactor.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Server:
         on_http_request: Callable[[Request], HTTPResponse | None] | None = None,
         on_session_expired: Callable[[Session], object] | None = None,
         session_store: SessionStore | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.routes = Routes(handler)
         self._binding = Binding(
@@ -117,6 +122,7 @@ class Server:
                 self.limits,
                 on_session_expired=self.hooks.session_expired,
                 session_store=session_store,
+                ledger=ledger,
             )
         except BaseException:
             if self._owns_reactor:
@@ -126,6 +132,7 @@ class Server:
         # Made once: a method that is looked up anew for each connection is kept by each, too.
         self.on_connection_ended: Callable[[Lifecycle], None] = self._connection_ended
         self._listener: Listener | None = None
+        self._accept_counts = AcceptCounts()
         self._shutdown = Shutdown(self)
         self._is_closed = False
 
@@ -146,7 +153,9 @@ class Server:
         if self._listener is not None or self.is_draining:
             raise InvalidState("the server is running already: shut it down first")
         self.manager.open()
-        self._listener = self._binding.listen(self.reactor, self._new_handshake)
+        self._listener = self._binding.listen(
+            self.reactor, self._new_handshake, self._accept_counts
+        )
         events.note("listening", "listening on %s", ", ".join(map(str, self.addresses)))
         return self
 
@@ -312,8 +321,14 @@ class Server:
 
     def statistics(self) -> StatisticsSnapshot:
         """Return all numbers as they are now. Any thread."""
+        counts = self._accept_counts
         return self.manager.statistics()._replace(
-            is_draining=self.is_draining, log_failures=events.log_failures(), lag=self.reactor.lag
+            is_draining=self.is_draining,
+            log_failures=events.log_failures(),
+            lag=self.reactor.lag,
+            accept_failures=counts.failures,
+            turned_away=counts.turned_away,
+            abandoned=counts.abandoned,
         )
 
     # --- messages ---------------------------------------------------------------------------

@@ -27,19 +27,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import sqlite3
 import stat
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
+from websocket import events
 from websocket.errors import InvalidState
 from websocket.persistence import SavedSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-logger = logging.getLogger("websocket")
 
 Restored = TypeVar("Restored")
 
@@ -90,7 +88,16 @@ class SQLiteStore:
             # Its text may quote what is in the file, an id say, which is not for the log.
             reason = "SQLite cannot read it"
         aside = self._set_aside()
-        logger.error("%s is no good: %s; kept as %s, starting anew", self.path, reason, aside)
+        events.complain(
+            "sessions_set_aside",
+            "%s is no good: %s; kept as %s, starting anew",
+            self.path,
+            reason,
+            aside,
+            path=self.path,
+            error=reason,
+            aside=aside,
+        )
         return self._open(restore)
 
     def write(self, saved: Sequence[SavedSession], deleted: Sequence[str]) -> None:

@@ -6,7 +6,8 @@ Every accepted stream is counted on exactly one of these ways::
                             -> http: a plain request was answered
              -> failed, by reason: refused at accept or during the opening handshake
 
-so ``handshaking`` and ``active`` are differences of counters and cannot drift from them.
+so ``handshaking`` and ``active`` are differences of counters and cannot drift from them. Who was
+not even accepted is counted by ``reactor.AcceptCounts``.
 
 Not for: limits. The pool and the sessions keep their own books and never read these.
 """
@@ -76,6 +77,9 @@ class StatisticsSnapshot(NamedTuple):
         log_failures: lines that handlers of the log have failed to take, in this process.
         lag: who else was kept waiting: see ``reactor/lag.py``; None without a server.
         memory: what is kept for peers: see ``ledger.py``; None without a server.
+        accept_failures: how often the process lacked the descriptors or the memory to accept.
+        turned_away: connections that were closed at once for that.
+        abandoned: connections that their clients had given up before they were accepted.
     """
 
     accepted: int
@@ -99,6 +103,9 @@ class StatisticsSnapshot(NamedTuple):
     messages_dropped: int = 0
     messages_ignored: int = 0
     memory: LedgerSnapshot | None = None
+    accept_failures: int = 0
+    turned_away: int = 0
+    abandoned: int = 0
 
 
 class Statistics:

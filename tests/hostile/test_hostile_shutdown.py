@@ -190,9 +190,37 @@ def test_h44_out_of_descriptors_for_ten_minutes(logged: list[logging.LogRecord])
         assert door.accepts <= 600 * 2 + 4
         assert len(logged) <= 600 / 5 + 1
         assert all(peer.sock.take() == b"" for peer in waiting)
+        statistics = door.server.server.statistics()
+        assert 100 <= statistics.accept_failures <= 601
+        assert (statistics.turned_away, statistics.abandoned) == (0, 0)
         door.is_exhausted = False
         door.server.pass_time(1.1)
         assert all(peer.read_head().startswith("HTTP/1.1 101 ") for peer in waiting)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has gone")
+def test_h44_who_gave_up_before_accept_costs_his_address_nothing(
+    logged: list[logging.LogRecord],
+) -> None:
+    """Tries again and again while nobody is accepted, then stays: that one is served."""
+    limits = {"max_connections_per_ip": 1, "handshakes_per_minute": 1}
+    with Door(**limits) as door:
+        door.is_exhausted = True
+        for _ in range(3 * ACCEPT_BATCH):
+            (gone,) = door.come(1)
+            gone.sock.close()
+        for _ in range(20):
+            (reset,) = door.come(1)
+            reset.sock.reset()
+        (alive,) = door.come(1)
+        door.server.pass_time(30)
+        door.is_exhausted = False
+        door.server.pass_time(1.1)
+        assert alive.read_head().startswith("HTTP/1.1 101 ")
+        statistics = door.server.server.statistics()
+        assert (statistics.accepted, statistics.failed, statistics.active) == (2, 0, 2)
+        assert statistics.abandoned == 3 * ACCEPT_BATCH + 20
+        door.check_healthy()
 
 
 def test_h44_a_server_without_descriptors_can_still_end(
