@@ -46,7 +46,7 @@ from __future__ import annotations
 
 from math import ceil, inf, isfinite, nextafter
 from operator import attrgetter
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     _Bucket = dict["Timer", None]
@@ -68,11 +68,15 @@ _LEVELS = tuple(
 _due_of = attrgetter("due")
 
 
-def _call(callback: Callable[[], object]) -> None:
-    callback()
+# Stands for the argument of a callback that takes none.
+_NO_ARGUMENT = object()
 
 
-def _nothing() -> None:
+def _call(callback: Callable[..., object], args: tuple[Any, ...] = ()) -> None:
+    callback(*args)
+
+
+def _nothing(*args: object) -> None:
     """Stand in for the callback of a timer that has fired or was cancelled."""
 
 
@@ -85,11 +89,14 @@ class Timer:
             cancelled, so that a timer which is kept does not keep its callback alive.
     """
 
-    __slots__ = ("_bucket", "callback", "due")
+    __slots__ = ("_argument", "_bucket", "callback", "due")
 
-    def __init__(self, due: float, callback: Callable[[], object], bucket: _Bucket) -> None:
+    def __init__(
+        self, due: float, callback: Callable[..., object], bucket: _Bucket, argument: object
+    ) -> None:
         self.due = due
         self.callback = callback
+        self._argument = argument
         self._bucket: _Bucket | None = bucket
 
     @property
@@ -107,6 +114,7 @@ class Timer:
         if bucket is not None:
             self._bucket = None
             self.callback = _nothing
+            self._argument = _NO_ARGUMENT
             del bucket[self]
             if not bucket:
                 # A dict keeps the room of its deleted keys; this gives it back.
@@ -120,7 +128,8 @@ class TimerWheel:
         tick: the granularity in seconds; timers run up to this much late, and those of one
             tick run together.
         start: the time at which the wheel begins to count; nothing can be advanced to before.
-        call: runs a callback, for whoever wants to know how long it takes or what it raises.
+        call: runs a callback, for whoever wants to know how long it takes or what it raises;
+            called with it, and a tuple of its argument if it has one.
 
     Raises:
         ValueError: ``tick`` is not positive, or one of the two is not finite.
@@ -144,7 +153,7 @@ class TimerWheel:
         self,
         tick: float = 0.01,
         start: float = 0.0,
-        call: Callable[[Callable[[], object]], object] = _call,
+        call: Callable[..., object] = _call,
     ) -> None:
         if not 0.0 < tick < inf:
             raise ValueError(f"tick must be a positive number of seconds, not {tick!r}")
@@ -171,13 +180,17 @@ class TimerWheel:
         """Count the pending timers."""
         return sum(map(len, self._slots.values())) + len(self._overdue) + len(self._ready)
 
-    def schedule(self, due: float, callback: Callable[[], object]) -> Timer:
+    def schedule(
+        self, due: float, callback: Callable[..., object], argument: object = _NO_ARGUMENT
+    ) -> Timer:
         """Arrange for a callback to run once, when ``due`` has come; O(1).
 
         Args:
             due: the time in seconds, on the scale of ``advance``. One that has passed already
                 means the next call of ``advance``.
-            callback: called without arguments; what it returns is ignored.
+            callback: what it returns is ignored.
+            argument: what to call it with; by default it is called without arguments. A function
+                and its argument take 64 bytes less than a bound method.
 
         Returns:
             The timer, whose ``cancel`` undoes this.
@@ -192,7 +205,7 @@ class TimerWheel:
             bucket = self._overdue
         else:
             raise ValueError(f"due must be a finite number of seconds, not {due!r}")
-        timer = Timer(due, callback, bucket)
+        timer = Timer(due, callback, bucket, argument)
         bucket[timer] = None
         return timer
 
@@ -355,9 +368,13 @@ class TimerWheel:
         count = 0
         while ready:
             timer, _ = ready.popitem()
-            callback = timer.callback
+            callback, argument = timer.callback, timer._argument
             timer.callback = _nothing
+            timer._argument = _NO_ARGUMENT
             timer._bucket = None
             count += 1
-            self._call(callback)
+            if argument is _NO_ARGUMENT:
+                self._call(callback)
+            else:
+                self._call(callback, (argument,))
         return count

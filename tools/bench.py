@@ -4,6 +4,7 @@
     python3 tools/bench.py --servers ours,picows --scenarios E1,E2 --rounds 3 --seconds 2
     python3 tools/bench.py --servers ours --interpreter pypy3 --interpreter python3.13
     python3 tools/bench.py idle --connections 10000,19500    memory and pings of idle connections
+    python3 tools/bench.py memory                            what an idle one holds, by object
     python3 tools/bench.py fairness                          a healthy one beside a flood
     python3 tools/bench.py timers                            the wheel, heapq and asyncio
     python3 tools/bench.py startup                           import, and until it listens
@@ -34,7 +35,7 @@ if __name__ == "__main__":
     # The packages of this checkout, installed or not; tests import what is installed.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmark import compare, fairness, idle, startup, timers
+from benchmark import compare, fairness, idle, memory, startup, timers
 from benchmark.compare import Cores, Measurement, Settings
 from benchmark.environment import CannotRun, Prepared, compile_generator, prepare
 from benchmark.load import LoadFailed
@@ -75,6 +76,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     commands = {
         "compare": (run_compare, "servers under load (default)"),
         "idle": (run_idle, "connections that do nothing"),
+        "memory": (run_memory, "what an idle connection holds, by object"),
         "fairness": (run_fairness, "a healthy connection beside a flood"),
         "timers": (run_timers, "the timer wheel, heapq and asyncio"),
         "startup": (run_startup, "import, and until it listens"),
@@ -103,6 +105,10 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
     if command == "timers":
         add("--count", type=positive, default=timers.PENDING, help="timers (%(default)s)")
         add("--rounds", type=positive, default=3, help="medians are over these (%(default)s)")
+        return
+    if command == "memory":
+        default = memory.DEFAULT_CONNECTIONS
+        add("--connections", type=positive, default=default, help="and twice these (%(default)s)")
         return
     servers = "all" if command in ("compare", "startup") else "ours"
     add("--servers", default=servers, metavar="NAMES", help="with commas (%(default)s)")
@@ -284,6 +290,15 @@ def run_timers(options: argparse.Namespace) -> int:
     print(describe_line(Prepared([], {}, {})))
     print(timers.table(costs, options.count))
     return 0
+
+
+def run_memory(options: argparse.Namespace) -> int:
+    """Measure the objects of idle connections; the status tells whether the bound was kept."""
+    raise_descriptor_limit()
+    costs = memory.measure_memory(options.connections)
+    print(describe_line(Prepared([], {}, {})))
+    print(memory.table(costs))
+    return 0 if memory.is_kept(costs) else 1
 
 
 def run_startup(options: argparse.Namespace) -> int:

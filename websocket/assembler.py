@@ -7,7 +7,7 @@ The frame reader reports each data frame as it arrives::
     append(piece)*          some of the payload, unmasked: text is checked at once
     end(head) -> message    the frame is complete: a message, or None when more must follow
 
-Memory: a list of chunks, which exists only while a message is incomplete. Small pieces share a
+Memory: what is known of a message exists only while it is incomplete. Small pieces share a
 chunk, large ones are chunks as they are: however a message is cut, its bytes are held once, with
 next to nothing around them, and nothing is allocated for a length that was only declared.
 
@@ -38,43 +38,61 @@ Message = Union[str, bytes]
 _CHUNK_SIZE = 16 * KIB
 # At the most, see deflate.py.
 _INFLATER_SIZE = 40 * KIB
-# Stands for the chunks of no message: shared by all idle connections, and never added to.
-_NO_CHUNKS: list[bytes | bytearray] = []
+
+
+class _Incomplete:
+    """Hold what there is of a message.
+
+    Attributes:
+        chunks: its bytes, inflated.
+        held: how many they are.
+        decoder: checks them if it is text.
+        is_compressed: it is to be inflated.
+        fragments: how many of its frames have begun.
+        head: the first octet of the last of these.
+        size: what these have declared, in bytes.
+    """
+
+    __slots__ = ("chunks", "decoder", "fragments", "head", "held", "is_compressed", "size")
+
+    def __init__(self, head: int) -> None:
+        self.chunks: list[bytes | bytearray] = []
+        self.held = 0
+        is_text = head & OPCODE == Opcode.TEXT
+        self.decoder: codecs.IncrementalDecoder | None = _new_utf8_decoder() if is_text else None
+        self.is_compressed = bool(head & RSV1)
+        self.fragments = 0
+        self.head = head
+        self.size = 0
 
 
 class Assembler:
     """Put the data frames of one connection together.
 
     Attributes:
-        is_open: a message has begun and is not complete.
         begun: how many messages have begun through this object; tells one from the next.
         inflater: inflates messages with RSV1; None where compression was not agreed on.
     """
 
-    __slots__ = (
-        "_chunks",
-        "_decoder",
-        "_fragments",
-        "_held",
-        "_is_compressed",
-        "_limits",
-        "_size",
-        "begun",
-        "inflater",
-        "is_open",
-    )
+    # Nearly always there is no incomplete message, and so there are few slots.
+    __slots__ = ("_limits", "_message", "begun", "inflater")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.is_open = False
+        self._message: _Incomplete | None = None
         self.begun = 0
         self.inflater: Inflater | None = None
-        self._is_compressed = False
-        self._chunks: list[bytes | bytearray] = _NO_CHUNKS
-        self._held = 0
-        self._decoder: codecs.IncrementalDecoder | None = None
-        self._fragments = 0
-        self._size = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a message has begun and is not complete."""
+        return self._message is not None
+
+    @property
+    def head(self) -> int:
+        """The first octet of the frame that has begun."""
+        assert self._message is not None
+        return self._message.head
 
     def judge(self, head: int, length: int) -> None:
         """Judge whether a data frame may come now; changes nothing.
@@ -88,21 +106,25 @@ class Assembler:
             PolicyViolation: more fragments than the limit.
             FrameTooLarge: with this frame the message would cross the size limit.
         """
-        limits = self._limits
+        limits, message = self._limits, self._message
         # RFC 6455, 5.4: fragments of one message MUST NOT be interleaved with another one's.
-        if (head & OPCODE == Opcode.CONTINUATION) != self.is_open:
-            if self.is_open:
+        if message is None:
+            if head & OPCODE == Opcode.CONTINUATION:
+                raise InvalidFrame("continuation frame continues nothing")
+            size, is_compressed = length, bool(head & RSV1)
+        else:
+            if head & OPCODE != Opcode.CONTINUATION:
                 raise InvalidFrame("new message inside a fragmented one")
-            raise InvalidFrame("continuation frame continues nothing")
-        if self.is_open and self._fragments >= limits.max_fragments:
-            raise PolicyViolation("too many fragments", cause=Cause.TOO_MANY_FRAGMENTS)
-        if length + (self._size if self.is_open else 0) > self._wire_limit(head):
+            if message.fragments >= limits.max_fragments:
+                raise PolicyViolation("too many fragments", cause=Cause.TOO_MANY_FRAGMENTS)
+            size, is_compressed = length + message.size, message.is_compressed
+        if size > self._wire_limit(is_compressed):
             raise FrameTooLarge(f"message is larger than {limits.max_message_size} bytes")
 
-    def _wire_limit(self, head: int) -> int:
+    def _wire_limit(self, is_compressed: bool) -> int:
         """Return how many bytes the payloads of a message may have before it is inflated."""
         limit = self._limits.max_message_size
-        if self._is_compressed if self.is_open else head & RSV1:
+        if is_compressed:
             # What cannot be compressed grows: by an eighth where each literal takes nine bits, by
             # headers of blocks where there are few of them.
             return limit + limit // 8 + 64
@@ -110,18 +132,13 @@ class Assembler:
 
     def begin(self, head: int, length: int) -> None:
         """Take note of a data frame that ``judge`` let pass."""
-        if not self.is_open:
-            self.is_open = True
+        message = self._message
+        if message is None:
+            message = self._message = _Incomplete(head)
             self.begun += 1
-            self._chunks = []
-            self._held = 0
-            is_text = head & OPCODE == Opcode.TEXT
-            self._decoder = _new_utf8_decoder() if is_text else None
-            self._is_compressed = bool(head & RSV1)
-            self._fragments = 0
-            self._size = 0
-        self._fragments += 1
-        self._size += length
+        message.head = head
+        message.fragments += 1
+        message.size += length
 
     def append(self, piece: Bytes) -> None:
         """Take some of the payload of the frame that has begun.
@@ -132,23 +149,12 @@ class Assembler:
             FrameTooLarge: compressed data inflates to more than the size limit.
             PolicyViolation: it inflates to too much a second.
         """
-        if self._is_compressed:
+        message = self._message
+        assert message is not None
+        if message.is_compressed:
             assert self.inflater is not None
-            piece = self.inflater.feed(piece, self._room())
-        self._take(piece)
-
-    def _take(self, piece: Bytes) -> None:
-        chunks = self._chunks
-        self._held += len(piece)
-        if len(piece) >= _CHUNK_SIZE:
-            chunks.append(bytes(piece))
-        elif chunks and isinstance(chunks[-1], bytearray) and len(chunks[-1]) < _CHUNK_SIZE:
-            chunks[-1] += piece
-        else:
-            chunks.append(bytearray(piece))
-        if self._decoder is not None:
-            # RFC 6455, 8.1: fail as soon as the octets so far cannot be valid.
-            self._check_text(piece, is_final=False)
+            piece = self.inflater.feed(piece, self._room(message))
+        _take(message, piece)
 
     def end(self, head: int) -> tuple[int, Message] | None:
         """Complete the frame that has begun.
@@ -161,49 +167,63 @@ class Assembler:
         """
         if not head & FIN:
             return None
-        if self._is_compressed:
+        message = self._message
+        assert message is not None
+        if message.is_compressed:
             assert self.inflater is not None
-            self._take(self.inflater.end(self._room()))
-        is_text = self._decoder is not None
+            _take(message, self.inflater.end(self._room(message)))
+        is_text = message.decoder is not None
         if is_text:
-            self._check_text(b"", is_final=True)
-        message = b"".join(self._chunks)
-        self._close()
+            _check_text(message, b"", is_final=True)
+        payload = b"".join(message.chunks)
+        self._message = None
         if is_text:
-            return Opcode.TEXT, message.decode()
-        return Opcode.BINARY, message
+            return Opcode.TEXT, payload.decode()
+        return Opcode.BINARY, payload
 
     def discard(self) -> None:
         """Forget the message that is incomplete, and whatever the inflater remembers."""
-        self._close()
+        self._message = None
         if self.inflater is not None:
             self.inflater.discard()
 
     @property
     def size(self) -> int:
         """Bytes that are kept of the message that is incomplete, the inflater's included."""
-        if not self.is_open:
+        message = self._message
+        if message is None:
             return 0
-        return self._held + _INFLATER_SIZE if self._is_compressed else self._held
+        return message.held + _INFLATER_SIZE if message.is_compressed else message.held
 
-    def _room(self) -> int:
-        return self._limits.max_message_size - self._held
+    def _room(self, message: _Incomplete) -> int:
+        return self._limits.max_message_size - message.held
 
-    def _close(self) -> None:
-        self.is_open = False
-        self._chunks = _NO_CHUNKS
-        self._decoder = None
 
-    def _check_text(self, piece: Bytes, *, is_final: bool) -> None:
-        decoder = self._decoder
-        assert decoder is not None
-        try:
-            decoder.decode(bytes(piece), is_final)
-        except UnicodeDecodeError:
-            raise invalid_text() from None
-        # Python's decoder awaits the third octet of a surrogate; the second one tells.
-        if _SURROGATES_BEGIN <= decoder.getstate()[0] < _SURROGATES_END:
-            raise invalid_text()
+def _take(message: _Incomplete, piece: Bytes) -> None:
+    """Add bytes of the payload, inflated."""
+    chunks = message.chunks
+    message.held += len(piece)
+    if len(piece) >= _CHUNK_SIZE:
+        chunks.append(bytes(piece))
+    elif chunks and isinstance(chunks[-1], bytearray) and len(chunks[-1]) < _CHUNK_SIZE:
+        chunks[-1] += piece
+    else:
+        chunks.append(bytearray(piece))
+    if message.decoder is not None:
+        # RFC 6455, 8.1: fail as soon as the octets so far cannot be valid.
+        _check_text(message, piece, is_final=False)
+
+
+def _check_text(message: _Incomplete, piece: Bytes, *, is_final: bool) -> None:
+    decoder = message.decoder
+    assert decoder is not None
+    try:
+        decoder.decode(bytes(piece), is_final)
+    except UnicodeDecodeError:
+        raise invalid_text() from None
+    # Python's decoder awaits the third octet of a surrogate; the second one tells.
+    if _SURROGATES_BEGIN <= decoder.getstate()[0] < _SURROGATES_END:
+        raise invalid_text()
 
 
 def invalid_text() -> InvalidPayload:

@@ -59,7 +59,6 @@ class FrameReader:
 
     __slots__ = (
         "_assembler",
-        "_head",
         "_is_masked",
         "_key",
         "_missing",
@@ -88,7 +87,6 @@ class FrameReader:
         self.is_between = True
         self.is_behind = False
         self._rest = b""
-        self._head = 0
         self._key = b""
         self._missing = 0
         self.error: ProtocolError | None = None
@@ -169,7 +167,7 @@ class FrameReader:
             return b""
         self._missing = 0
         self._assembler.append(self._unmask(data[:missing], self._key))
-        self._end(self._head, items)
+        self._end(self._assembler.head, items)
         return data[missing:]
 
     def _read_large(self, data: Bytes, items: list[tuple[int, Message]]) -> Bytes:
@@ -242,7 +240,6 @@ class FrameReader:
             if is_whole:
                 self._end(head, items)
             else:
-                self._head = head
                 self._key = rotate_key(key, len(piece))
                 self._missing = length - len(piece)
 

@@ -38,15 +38,14 @@ class Slot:
         address_key: the key it is counted under, see ``websocket.address``.
         connection: the open connection; None during the opening handshake.
         user_id: whose connection it is; None if it has no user.
-        is_counted: True when the limits per address count it.
         is_free: True once the slot was released.
     """
 
-    __slots__ = ("address_key", "connection", "is_counted", "is_free", "user_id")
+    # There may be 100,000 of them, too; four fit into 64 bytes.
+    __slots__ = ("address_key", "connection", "is_free", "user_id")
 
-    def __init__(self, address_key: str, is_counted: bool) -> None:
+    def __init__(self, address_key: str) -> None:
         self.address_key = address_key
-        self.is_counted = is_counted
         self.is_free = False
         self.connection: ManagedConnection | None = None
         self.user_id: str | None = None
@@ -118,12 +117,15 @@ class ConnectionPool:
         if self._admitted >= self._limits.max_connections:
             raise ConnectionLimit(503, "too many connections", _RETRY_AFTER)
         key = address_key(host)
-        is_counted = not (self._limits.loopback_is_exempt and is_loopback_key(key))
-        if is_counted:
+        if self._is_counted(key):
             self._check_address(key, now)
             self._admitted_by_address[key] = self._admitted_by_address.get(key, 0) + 1
         self._admitted += 1
-        return Slot(key, is_counted)
+        return Slot(key)
+
+    def _is_counted(self, key: str) -> bool:
+        """Tell whether the limits per address count this one."""
+        return not (self._limits.loopback_is_exempt and is_loopback_key(key))
 
     def _check_address(self, key: str, now: float) -> None:
         """Raise ConnectionLimit 429 unless this address may start one more handshake."""
@@ -165,7 +167,7 @@ class ConnectionPool:
             return False
         slot.is_free = True
         self._admitted -= 1
-        if slot.is_counted:
+        if self._is_counted(slot.address_key):
             self._uncount(slot.address_key)
         if slot.connection is not None:
             self._forget(slot, slot.connection.id)

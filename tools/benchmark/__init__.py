@@ -13,6 +13,7 @@
     machine.py        what the figures were taken on
 
     idle.py           many connections that do nothing
+    memory.py         what one of them holds, object by object
     fairness.py       one greedy connection beside a healthy one
     timers.py         the timer wheel beside heapq and asyncio
     startup.py        time to import, time until listening
