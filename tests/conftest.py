@@ -27,6 +27,17 @@ class RecordList(logging.Handler):
         self.records.append(record)
 
 
+def collect_garbage() -> None:
+    """Collect, and spare the next collection what is alive now: thousands of tests and reports."""
+    gc.collect()
+    if hasattr(gc, "freeze"):  # PyPy has none
+        gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    collect_garbage()
+
+
 @pytest.fixture(autouse=True)
 def watched_log(request: pytest.FixtureRequest) -> Iterator[RecordList]:
     """Fail a test that leaves a warning in the log without asking for ``logged``."""
@@ -51,4 +62,4 @@ def logged(watched_log: RecordList) -> list[logging.LogRecord]:
 def collected_garbage() -> Iterator[None]:
     """Collect what a module's tests left in reference cycles while they can still be blamed."""
     yield
-    gc.collect()
+    collect_garbage()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import cycle
 from typing import NamedTuple, Union
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -26,7 +27,7 @@ KEY = bytes.fromhex("37 fa 21 3d")
 
 def xor_loop(data: bytes, key: bytes) -> bytes:
     """Mask as RFC 6455, 5.3 writes it down."""
-    return bytes(octet ^ key[index % 4] for index, octet in enumerate(data))
+    return bytes([octet ^ turned for octet, turned in zip(data, cycle(key))])
 
 
 def on_wire(header: str, payload: bytes | None, *, is_masked: bool) -> bytes:

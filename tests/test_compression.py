@@ -22,6 +22,7 @@ from support import (
     run_until,
     upgrade_request,
 )
+from sweeps import rounds
 
 from reactor import Protocol, Reactor, Transport
 from websocket import Cause, Deflate, HandshakeError, Limits, Opcode, Server, State
@@ -536,7 +537,7 @@ def test_two_of_our_ends_understand_each_other(
     server, client = joined(stage, POLICIES[server_policy], POLICIES[client_policy])
     source = random.Random(f"{server_policy} {client_policy}")
     messages: list[str | bytes] = []
-    for number in range(30):
+    for number in range(rounds(12, 60)):
         size = source.choice([0, 1, 100, 2000, 40_000])
         kinds: list[str | bytes] = [
             words(number % 3, size),

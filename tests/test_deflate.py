@@ -666,7 +666,7 @@ def test_h76_a_peer_within_the_rate_is_never_refused() -> None:
     inflater = new_inflater(policy=Deflate(inflate_rate=4.0 * MIB))
     message = deflate(bytes(LIMIT))
     for _ in range(20):
-        receive(inflater, [message])
+        assert receive(inflater, [message]) == bytes(LIMIT)
         inflater.now += 0.25
 
 

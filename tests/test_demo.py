@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DEMO = Path(__file__).resolve().parent.parent / "tools" / "demo.py"
 
 FRAME = r"""WebSocket Server Demo
@@ -42,15 +44,23 @@ def run_demo(port: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_demo_runs_to_its_end_and_prints_what_it_promises() -> None:
-    done = run_demo(0)
+@pytest.fixture(scope="module")
+def done() -> subprocess.CompletedProcess[str]:
+    return run_demo(0)
+
+
+def test_the_demo_runs_to_its_end_and_prints_what_it_promises(
+    done: subprocess.CompletedProcess[str],
+) -> None:
     assert done.stderr == ""
     assert done.returncode == 0
     assert re.fullmatch(FRAME, done.stdout), done.stdout
 
 
-def test_what_the_demo_prints_comes_from_the_running_system() -> None:
-    output = run_demo(0).stdout
+def test_what_the_demo_prints_comes_from_the_running_system(
+    done: subprocess.CompletedProcess[str],
+) -> None:
+    output = done.stdout
     ids = re.findall(r"Client [12] connected: (session-\S+)", output)
     assert len(set(ids)) == 2
     assert f"Client 1 came back to {ids[0]}, its data is {{'messages': 1}}" in output

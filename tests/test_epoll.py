@@ -124,6 +124,8 @@ def test_it_may_be_closed_twice() -> None:
     selector = EpollSelector()
     selector.close()
     selector.close()
+    with pytest.raises(ValueError, match="closed"):
+        selector.fileno()
 
 
 def test_it_says_what_the_standard_librarys_says() -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import pytest
 from splits import every_split
+from sweeps import rounds
 
 from websocket.errors import HandshakeError
 from websocket.head_reader import HeadReader, TlsClientHello
@@ -239,7 +240,7 @@ def test_the_limits_do_not_depend_on_the_split() -> None:
     pieces = [b"GET / HTTP/1.1\r\n", b"a: b\r\n", b"\r\n", b"\n", b"\r", b"x" * 11, b"y: ", b"\x16"]
     pieces += [b"HTTP/1.1 101\r\n", b"GET "]
     outcomes = set()
-    for seed in range(3_000):
+    for seed in range(rounds(1_200, 12_000)):
         data = b"".join(source.choices(pieces, k=source.randint(1, 12)))
         is_response = source.random() < 0.3
         found = set()
@@ -618,7 +619,7 @@ def test_no_bytes_raise_anything_but_the_right_error(
     accepted = 0
     refused: list[HandshakeError] = []
     is_response = parse is parse_response
-    for mutant in mutations(data, count=8_000, seed=len(data)):
+    for mutant in mutations(data, count=rounds(3_000, 30_000), seed=len(data)):
         try:
             head, _ = read([mutant], is_response=is_response)
             found = parse(mutant if head is None else head)

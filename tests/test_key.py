@@ -20,10 +20,10 @@ def test_a_new_key_is_well_formed_and_new() -> None:
     assert all(is_key(key) and len(base64.b64decode(key)) == 16 for key in keys)
 
 
-@pytest.mark.parametrize("last", range(256))
-def test_every_last_byte_makes_a_key(last: int) -> None:
-    key = base64.b64encode(bytes(15) + bytes([last])).decode()
-    assert is_key(key) is True
+def test_every_last_byte_makes_a_key() -> None:
+    for last in range(256):
+        key = base64.b64encode(bytes(15) + bytes([last])).decode()
+        assert is_key(key) is True, key
 
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from frame_table import encode_by_hand
+from sweeps import rounds
 
 from websocket import Frame, speedups
 from websocket.assembler import Message
@@ -38,7 +39,7 @@ def frames(source: random.Random, is_masked: bool) -> bytes:
 @pytest.mark.parametrize("is_masked", [True, False])
 def test_both_ways_read_the_same(is_masked: bool) -> None:
     source = random.Random(1)
-    for _ in range(600):
+    for _ in range(rounds(250, 2_500)):
         wire = bytearray(frames(source, is_masked))
         for _ in range(source.choice([0, 0, 1, 3])):
             if wire:

@@ -95,7 +95,7 @@ def secure_url(server: Server, target: str = "/", host: str = "127.0.0.1") -> st
     return f"wss://{host}:{server.port}{target}"
 
 
-def exchange(reactor: Reactor, client: Recorder, message: str | bytes) -> None:
+def assert_echoed(reactor: Reactor, client: Recorder, message: str | bytes) -> None:
     count = len(client.messages)
     assert client.send(message)
     run_until(reactor, lambda: len(client.messages) > count)
@@ -173,7 +173,7 @@ def test_messages_pass_both_ways_up_to_the_limit(
     assert client.is_compressed == compression
     messages: list[str | bytes] = ["", b"", "grüße 🔑", b"\x00\xff", "x" * MIB, bytes(MIB)]
     for message in messages:
-        exchange(reactor, client, message)
+        assert_echoed(reactor, client, message)
     client.close(3000, "enough")
     run_until(reactor, lambda: client.state is State.CLOSED)
     assert client.events[-1] == ("close", 3000, "enough")
@@ -201,7 +201,7 @@ def test_a_name_is_connected_to_as_well_as_an_address(
     reactor: Reactor, server: Server, trusting: ssl.SSLContext
 ) -> None:
     client = opened(reactor, secure_url(server, host="localhost"), tls=trusting)
-    exchange(reactor, client, "hello")
+    assert_echoed(reactor, client, "hello")
 
 
 def test_pings_and_the_end_of_a_silent_peer_work_as_without_tls(
@@ -357,7 +357,7 @@ def test_a_redirect_from_ws_to_wss_is_followed(
     location = f"Location: https://localhost:{server.port}/"
     script = ScriptedServer(reactor, answer_of(location, status="301 Moved", upgrade=False))
     client = opened(reactor, script.url, tls=trusting)
-    exchange(reactor, client, "hello")
+    assert_echoed(reactor, client, "hello")
 
 
 def test_h124_a_redirect_from_wss_to_ws_is_refused(
@@ -432,7 +432,7 @@ def choosy(reactor: Reactor) -> Server:
 
 def test_a_client_with_a_certificate_is_let_in(reactor: Reactor, choosy: Server) -> None:
     client = opened(reactor, secure_url(choosy), tls=personal_context("client"))
-    exchange(reactor, client, "hello")
+    assert_echoed(reactor, client, "hello")
     request = choosy.connections[0].request
     assert request is not None
     assert request.peer_certificate is not None
@@ -472,7 +472,7 @@ def test_h13_tls_on_the_plain_port_is_dropped_with_one_hint(
         assert caplog.messages[-1] == f"{HINT} (and 2 more of this kind before)"
     run_until(reactor, lambda: server.statistics().failed == 4)
     assert server.statistics().failed_by_reason == {"tls": 4}
-    exchange(reactor, opened(reactor, url_of(server)), "others are served")
+    assert_echoed(reactor, opened(reactor, url_of(server)), "others are served")
 
 
 HINT = "a client speaks TLS to a port without it: is it a wss:// URL?"
@@ -495,7 +495,7 @@ def test_h14_what_is_no_tls_is_dropped_at_once(
         stranger.sendall(STRANGERS[case])
         run_until(reactor, lambda: server.statistics().failed == 1)
     assert server.statistics().handshaking == 0
-    exchange(reactor, client, "others are served")
+    assert_echoed(reactor, client, "others are served")
 
 
 def test_a_client_of_ws_on_the_port_for_tls(reactor: Reactor, server: Server) -> None:
@@ -519,16 +519,16 @@ def test_h93_stalled_handshakes_end_at_the_deadline_and_hold_up_nobody(
         sock.sendall(client_hello[: len(client_hello) * (number % 3) // 2])
     run_until(reactor, lambda: server.statistics().handshaking == len(stalled))
     turn(reactor)
-    exchange(reactor, client, "others are served")
+    assert_echoed(reactor, client, "others are served")
     clock.now += LIMITS.handshake_timeout - 0.1
     turn(reactor)
     assert server.statistics().handshaking == len(stalled)
-    exchange(reactor, opened(reactor, secure_url(server), tls=trusting), "newcomers, too")
+    assert_echoed(reactor, opened(reactor, secure_url(server), tls=trusting), "newcomers, too")
     clock.now += 0.2
     turn(reactor)
     assert server.statistics().handshaking == 0
     assert server.statistics().failed_by_reason["408"] == len(stalled)
-    exchange(reactor, client, "still there")
+    assert_echoed(reactor, client, "still there")
 
 
 def test_a_server_that_stalls_in_the_tls_handshake_is_given_up(
@@ -628,8 +628,8 @@ def test_h97_a_reload_is_for_new_connections(
     server.reload_certificates()
     after = serial_of(reactor, server)
     assert after != before
-    exchange(reactor, client, "still there")
-    exchange(reactor, opened(reactor, secure_url(server), tls=trusting), "newcomers, too")
+    assert_echoed(reactor, client, "still there")
+    assert_echoed(reactor, opened(reactor, secure_url(server), tls=trusting), "newcomers, too")
     files.spoil()
     with pytest.raises(ssl.SSLError):
         server.reload_certificates()

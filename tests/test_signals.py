@@ -86,11 +86,18 @@ def test_a_signal_becomes_a_callback_of_the_loop(reactor: Reactor) -> None:
 @with_every_selector
 def test_a_signal_ends_the_wait(selector: Any) -> None:
     with Reactor(selector) as reactor:
-        reactor.add_signal_handler(USR1, reactor.stop)
-        reactor.call_later(FAIL_SAFE, pytest.fail, "the signal did not arrive")
+        ended_by: list[str] = []
+
+        def end(reason: str) -> None:
+            ended_by.append(reason)
+            reactor.stop()
+
+        reactor.add_signal_handler(USR1, end, "the signal")
+        reactor.call_later(FAIL_SAFE, end, "the time")
         # Another thread sends it, so that it comes while this one waits or is about to.
         reactor.run_in_executor(send, USR1)
         reactor.run()
+    assert ended_by == ["the signal"]
 
 
 def test_a_signal_arrives_though_only_single_turns_are_run(reactor: Reactor) -> None:
@@ -98,6 +105,7 @@ def test_a_signal_arrives_though_only_single_turns_are_run(reactor: Reactor) -> 
     reactor.add_signal_handler(USR1, log.append, "signal")
     reactor.run_in_executor(send, USR1)
     run_until(reactor, lambda: log)
+    assert log == ["signal"]
 
 
 def test_each_signal_has_its_handler(reactor: Reactor) -> None:
@@ -398,9 +406,13 @@ def test_an_interrupt_handler_installed_by_a_callback_stays(reactor: Reactor) ->
 
 
 def test_a_signal_handler_for_interrupts_goes_before_the_orderly_end(reactor: Reactor) -> None:
-    reactor.add_signal_handler(signal.SIGINT, reactor.stop)
+    log: list[str] = []
+    reactor.add_signal_handler(signal.SIGINT, log.append, "handled")
+    reactor.add_signal_handler(USR1, reactor.stop)
     reactor.call_soon(send, signal.SIGINT)
+    reactor.call_soon(send, USR1)
     reactor.run()
+    assert log == ["handled"]
 
 
 # --- the wake-up descriptor ----------------------------------------------------------------------

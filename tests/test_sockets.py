@@ -357,8 +357,10 @@ def test_a_child_leaves_its_parents_file_alone(
 def test_a_file_that_cannot_be_removed_is_no_error(stack: ExitStack, path: str) -> None:
     listen_unix(stack, path)
     file = SocketFile(path)
-    os.rename(os.path.dirname(path), os.path.dirname(path) + ".old")
+    moved = os.path.dirname(path) + ".old"
+    os.rename(os.path.dirname(path), moved)
     file.remove()
+    assert can_connect_unix(os.path.join(moved, os.path.basename(path)))
 
 
 def test_there_is_no_socket_file_without_a_file(tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ def test_no_memory_is_lost(name: str) -> None:
 
     tracemalloc.start()
     try:
-        before = run(3)
-        growth = run(10) - before
+        before = run(2)
+        growth = run(5) - before
     finally:
         tracemalloc.stop()
-    # One object lost by each input would be 10 kB.
+    # One object lost by each input would be 5 kB.
     assert growth < 3_000

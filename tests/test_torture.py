@@ -1,19 +1,22 @@
 """Every fallible call fails once: see ``torturer.py`` for what is run and what is owed.
 
 As part of the suite each call fails with some of the errors that fit it, in turn, so that each
-error is met at many calls. ``TORTURE=full`` in the environment has each call fail with each.
+error is met at many calls: without TLS with a transient one and a lasting one, with TLS, whose
+handshakes take their time, with the one or the other. ``TORTURE=full`` in the environment has each
+call fail with each.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from streams import Echo
+from sweeps import IS_FULL
 from torturer import Conversation
 
 from reactor import ConnectFailed, Connector, Listener, Protocol
@@ -22,20 +25,26 @@ from reactor.faults import ERRORS, FaultPlan, every_fault, fault
 from reactor.testing import MemoryNetwork, VirtualReactor, as_socket
 from reactor.wakeup import Wakeup
 
-IS_FULL = os.environ.get("TORTURE") == "full"
-
 PARTS = 8
 
 
-def sampled(calls: Sequence[str]) -> Iterator[FaultPlan]:
-    """Yield a transient error for each call that knows any, and one other."""
+def sampled(calls: Sequence[str], is_secure: bool) -> Iterator[FaultPlan]:
+    """Yield a transient error for each call that knows any, and one other; with TLS, in turns."""
+    turns: Counter[str] = Counter()
     for position, name in enumerate(calls):
         errors = [FaultPlan(position, number) for number in ERRORS.get(name, ())]
-        transient = [plan for plan in errors if plan.is_transient]
-        lasting = [plan for plan in errors if not plan.is_transient]
-        for plans in (transient, lasting):
-            if plans:
-                yield plans[position % len(plans)]
+        kinds = [
+            [plan for plan in errors if plan.is_transient],
+            [plan for plan in errors if not plan.is_transient],
+        ]
+        kinds = [plans for plans in kinds if plans]
+        turn = turns[name]
+        turns[name] += 1
+        if is_secure and kinds:
+            turn, kind = divmod(turn, len(kinds))
+            kinds = [kinds[kind]]
+        for plans in kinds:
+            yield plans[turn % len(plans)]
 
 
 def calls_of(is_secure: bool) -> list[str]:
@@ -57,7 +66,7 @@ def test_the_conversation_makes_calls_of_every_kind(is_secure: bool) -> None:
 @pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
 def test_every_call_may_fail(is_secure: bool, part: int, logged: list[object]) -> None:
     calls = calls_of(is_secure)
-    plans = list(every_fault(calls) if IS_FULL else sampled(calls))
+    plans = list(every_fault(calls) if IS_FULL else sampled(calls, is_secure))
     for plan in plans[part::PARTS]:
         Conversation(is_secure).run(plan)
         assert plan.has_struck, plan

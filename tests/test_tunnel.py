@@ -213,14 +213,14 @@ def reactor(clock: FakeClock) -> Iterator[Reactor]:
         yield reactor
 
 
-def exchange(reactor: Reactor, client: Recorder, message: str | bytes) -> None:
+def assert_echoed(reactor: Reactor, client: Recorder, message: str | bytes) -> None:
     count = len(client.messages)
     assert client.send(message)
     run_until(reactor, lambda: len(client.messages) > count)
     assert client.messages[-1] == message
 
 
-def leave(reactor: Reactor, client: Recorder) -> None:
+def assert_leaves(reactor: Reactor, client: Recorder) -> None:
     client.close()
     run_until(reactor, lambda: client.state is State.CLOSED)
     assert client.is_clean
@@ -235,8 +235,8 @@ def test_messages_pass_through_a_proxy(reactor: Reactor) -> None:
     ]
     assert client.remote_address == (LOOPBACK, proxy.port)
     for message in ("hello", b"\x00" * 300_000):
-        exchange(reactor, client, message)
-    leave(reactor, client)
+        assert_echoed(reactor, client, message)
+    assert_leaves(reactor, client)
     run_until(reactor, lambda: proxy.is_abandoned)
 
 
@@ -257,7 +257,9 @@ def test_an_ipv6_target_stands_in_brackets(reactor: Reactor) -> None:
 def test_the_proxy_may_have_an_ipv6_address(reactor: Reactor) -> None:
     server = Server(Echo, port=0, reactor=reactor).start()
     proxy = ScriptedProxy(reactor, host="::1")
-    opened(reactor, f"ws://127.0.0.1:{server.port}/", proxy=proxy.url)
+    client = opened(reactor, f"ws://127.0.0.1:{server.port}/", proxy=proxy.url)
+    assert client.remote_address[:2] == ("::1", proxy.port)
+    assert_echoed(reactor, client, "hello")
 
 
 def test_credentials_go_to_the_proxy_and_not_to_the_server(reactor: Reactor) -> None:
@@ -471,9 +473,9 @@ def test_tls_is_spoken_with_the_server_not_with_the_proxy(
         proxy=proxy.url,
         tls=client_context(AUTHORITY),
     )
-    exchange(reactor, client, "hello")
-    exchange(reactor, client, bytes(200_000))
-    leave(reactor, client)
+    assert_echoed(reactor, client, "hello")
+    assert_echoed(reactor, client, bytes(200_000))
+    assert_leaves(reactor, client)
     run_until(reactor, lambda: proxy.is_abandoned)
 
 

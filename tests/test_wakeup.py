@@ -100,6 +100,7 @@ def test_a_descriptor_full_of_signal_numbers_does_not_block_the_caller(wakeup: W
 def test_waking_after_the_end_is_harmless(wakeup: Wakeup) -> None:
     wakeup.abort()
     wakeup.wake()
+    assert (wakeup.fileno(), wakeup.sender_fileno()) == (-1, -1)
 
 
 def test_a_failure_is_left_to_the_next_wake_up(wakeup: Wakeup) -> None:

@@ -12,6 +12,7 @@ from math import inf, nan, nextafter
 from typing import Callable, Protocol
 
 import pytest
+from sweeps import rounds
 
 from reactor.wheel import Timer, TimerWheel
 
@@ -515,29 +516,23 @@ def test_next_due_forgets_cancelled_timers() -> None:
 # --- Far and near
 
 
-LEVEL_SPANS = [
-    pytest.param(64**level + offset, id=f"level {level} span{offset:+}")
-    for level in range(9)
-    for offset in (-1, 0, 1)
-]
-
-
 @pytest.mark.parametrize("begin", [0, 1, 62, 63, 64, 4095, 4096, 123_456_789])
-@pytest.mark.parametrize("ticks", LEVEL_SPANS)
-def test_a_timer_fires_at_its_tick_on_every_level(ticks: int, begin: int) -> None:
-    log = Log()
-    wheel = TimerWheel(tick=1.0)
-    wheel.advance(float(begin))
-    due = float(begin + ticks)
-    assert follow(wheel, due) == max(due, begin)
-    wheel = TimerWheel(tick=1.0)
-    wheel.advance(float(begin))
-    timer = wheel.schedule(due, log("one jump"))
-    if due > begin:
-        assert wheel.advance(due - 1.0) == 0
-        assert timer.is_pending
-    assert wheel.advance(due) == 1
-    assert log.labels == ["one jump"]
+@pytest.mark.parametrize("level", range(9))
+def test_a_timer_fires_at_its_tick_on_every_level(level: int, begin: int) -> None:
+    for ticks in (64**level - 1, 64**level, 64**level + 1):
+        log = Log()
+        wheel = TimerWheel(tick=1.0)
+        wheel.advance(float(begin))
+        due = float(begin + ticks)
+        assert follow(wheel, due) == max(due, begin)
+        wheel = TimerWheel(tick=1.0)
+        wheel.advance(float(begin))
+        timer = wheel.schedule(due, log("one jump"))
+        if due > begin:
+            assert wheel.advance(due - 1.0) == 0
+            assert timer.is_pending
+        assert wheel.advance(due) == 1
+        assert log.labels == ["one jump"]
 
 
 DELAYS = [0.0, 1e-9, 0.009, 0.01, 0.011, 0.64, 1.0, 40.96, 60.0, 3600.0, DAY, 7 * DAY, 29.9 * DAY]
@@ -592,7 +587,8 @@ def test_fifty_thousand_timers_of_one_slot_fire_once_each_in_order() -> None:
 def test_fifty_thousand_timers_of_one_tick_fire_in_order_of_due_time() -> None:
     log = Log()
     wheel = TimerWheel(tick=1.0)
-    dues = [5.0 + random.Random(number).random() for number in range(50_000)]
+    source = random.Random(1)
+    dues = [5.0 + source.random() for _ in range(50_000)]
     for number, due in enumerate(dues):
         wheel.schedule(due, log((due, number)))
     assert drive(wheel) == [6.0]
@@ -623,7 +619,7 @@ def test_arming_and_cancelling_leaves_nothing_behind(delay: float) -> None:
 
 def test_cancelling_many_that_wait_together_leaves_nothing_behind() -> None:
     wheel = TimerWheel()
-    timers = [wheel.schedule(number % 700, Callback()) for number in range(100_000)]
+    timers = [wheel.schedule(number % 700, Callback()) for number in range(50_000)]
     references = [weakref.ref(timer.callback) for timer in timers]
     random.Random(1).shuffle(timers)
     while timers:
@@ -634,7 +630,7 @@ def test_cancelling_many_that_wait_together_leaves_nothing_behind() -> None:
     assert wheel.next_due() is None
 
 
-@pytest.mark.parametrize("together", [1, 20_000])
+@pytest.mark.parametrize("together", [1, 10_000])
 @pytest.mark.parametrize("delay", [0.0, 0.05, 30.0, 40 * DAY])
 def test_the_room_of_cancelled_timers_is_given_back(delay: float, together: int) -> None:
     tracemalloc = pytest.importorskip("tracemalloc", reason="this Python does not trace memory")
@@ -642,7 +638,7 @@ def test_the_room_of_cancelled_timers_is_given_back(delay: float, together: int)
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(20_000 // together):
+        for _ in range(10_000 // together):
             timers = [wheel.schedule(delay, nothing) for _ in range(together)]
             while timers:
                 timers.pop().cancel()
@@ -650,8 +646,8 @@ def test_the_room_of_cancelled_timers_is_given_back(delay: float, together: int)
         left = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    # One reference kept for each timer would be 160,000.
-    assert left < 20_000
+    # One reference kept for each timer would be 80,000.
+    assert left < 10_000
 
 
 class Quiet:
@@ -733,7 +729,9 @@ def test_next_due_always_leads_forward() -> None:
         for multiple in (divisor - 1, divisor, divisor + 1):
             wheel = TimerWheel(tick)
             wheel.schedule(multiple * tick, nothing)
-            drive(wheel, most_calls=6)
+            times = drive(wheel, most_calls=6)
+            assert times == sorted(set(times))
+            assert times[-1] >= multiple * tick
 
 
 # --- Random programs against a dumb twin
@@ -906,7 +904,7 @@ def choose_now(choice: random.Random, now: float, tick: float, next_due: float |
     return now if next_due is None else next_due
 
 
-@pytest.mark.parametrize("seed", range(1, 17))
+@pytest.mark.parametrize("seed", range(1, rounds(10, 100)))
 @pytest.mark.parametrize(
     ("tick", "start"), [(0.01, 0.0), (0.1, -77.7), (1.0, 0.0), (1 / 3, 1e6), (0.001, 1.7e9)]
 )

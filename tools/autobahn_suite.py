@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autobahn_report import parse_case_names
-from check import ROOT, read, variables
+from check import ROOT, read
+from commands import output_of, run_logged
 from interpreters import find_python27
 
 # Not .tox/autobahn, which is the folder of tox's own environment of that name.
@@ -64,17 +65,10 @@ class Suite:
         """
         command = [self._python, "-s", "-c", LIST_CASES, self._folder]
         try:
-            answer = subprocess.run(
-                command,
-                env=variables(os.environ),
-                capture_output=True,
-                encoding="utf-8",
-                timeout=LIST_TIMEOUT,
-                check=True,
-            )
+            answer = output_of(command, LIST_TIMEOUT)
         except (OSError, subprocess.SubprocessError) as error:
             raise CannotRun(f"the suite does not start; remove {self._folder}: {error}") from None
-        return parse_case_names(answer.stdout)
+        return parse_case_names(answer)
 
     def command(self, mode: str, specification: Path) -> list[str]:
         """Return the command that starts the suite.
@@ -133,17 +127,7 @@ def install(python: str, folder: Path) -> None:
         *("--target", str(folder), "--requirement", str(PINS)),
     ]
     try:
-        with log.open("wb") as output:
-            subprocess.run(
-                command,
-                cwd=WORK,
-                env=variables(os.environ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=INSTALL_TIMEOUT,
-                check=True,
-            )
+        run_logged(command, WORK, log, INSTALL_TIMEOUT)
     except (OSError, subprocess.SubprocessError) as error:
         print(read(log))
         raise CannotRun(f"cannot install the suite; see {log.relative_to(ROOT)}: {error}") from None

@@ -37,7 +37,7 @@ sys.path[:] = filter(None, sys.path)
 import {0}
 sys.exit({0}.main(sys.argv[1:]))
 """
-TARGETS = ("masking", "twins-of-client", "twins-of-server", "deflated-twins")
+TARGETS = ("masking", "writing", "twins-of-client", "twins-of-server", "deflated-twins")
 
 
 class CannotSanitize(Exception):

@@ -355,12 +355,15 @@ def test_the_work_does_not_grow_with_what_has_arrived(hostile: Besiege, name: st
     """The trickle behind 900 kB costs what it costs behind one byte; so the whole is linear."""
     arena = hostile(limits=Limits(max_fragments=10**6))
     header, trickle, step = TRICKLES[name]
-    size = 0xE0000
+    counts = {"little": 1, "much": 0xE0000}
+    arrived = {
+        kind: on_wire(header[kind], bytes(count), is_masked=True) for kind, count in counts.items()
+    }
     seconds = {"little": 1e9, "much": 1e9}
     for _ in range(3):
-        for kind, count in (("little", 1), ("much", size)):
+        for kind, wire in arrived.items():
             offender = arena.offender()
-            push(offender, on_wire(header[kind], bytes(count), is_masked=True))
+            push(offender, wire)
             begin = time.process_time()
             push(offender, trickle, size=step)
             seconds[kind] = min(seconds[kind], time.process_time() - begin)

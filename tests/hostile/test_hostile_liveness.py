@@ -129,12 +129,18 @@ def test_h89_the_time_for_the_answer_begins_when_the_ping_has_left(reads_again_a
         assert connection.latency == pytest.approx(20, abs=0.1)
 
 
+def deafen(server: VirtualServer) -> tuple[Connection, Peer]:
+    """Return a connection that has something to send, and its peer, which reads nothing."""
+    peer = speak(server)
+    (connection,) = server.connections
+    peer.sock.capacity = 0
+    connection.send(bytes(KIB))
+    return connection, peer
+
+
 def test_h89_a_ping_that_has_left_and_is_not_answered_is_judged_as_ever() -> None:
     with VirtualServer(Recorder) as server:
-        peer = speak(server)
-        (connection,) = server.connections
-        peer.sock.capacity = 0
-        connection.send(bytes(KIB))
+        connection, peer = deafen(server)
         server.pass_time(30)
         peer.sock.capacity = 10**6
         server.settle()
@@ -146,10 +152,7 @@ def test_h89_a_ping_that_has_left_and_is_not_answered_is_judged_as_ever() -> Non
 
 def test_h89_a_ping_that_cannot_leave_is_not_waited_for_without_end() -> None:
     with VirtualServer(Recorder) as server:
-        peer = speak(server)
-        (connection,) = server.connections
-        peer.sock.capacity = 0
-        connection.send(bytes(KIB))
+        connection, _ = deafen(server)
         server.pass_time(20 + 30 - TICK)
         assert connection.is_open
         server.pass_time(3 * TICK)
@@ -158,10 +161,7 @@ def test_h89_a_ping_that_cannot_leave_is_not_waited_for_without_end() -> None:
 
 def test_h89_a_peer_that_talks_while_the_ping_waits_is_not_judged_by_it() -> None:
     with VirtualServer(Recorder) as server:
-        peer = speak(server)
-        (connection,) = server.connections
-        peer.sock.capacity = 0
-        connection.send(bytes(KIB))
+        connection, peer = deafen(server)
         server.pass_time(25)
         peer.send("I am here")
         server.settle()

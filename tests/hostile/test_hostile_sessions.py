@@ -88,6 +88,16 @@ def expect_rest(stage: Stage, server: Server) -> None:
     assert len(stage.reactor._wheel) == 0
 
 
+def expect_fresh(stage: Stage, server: Server, session: Session) -> None:
+    """Check that who brings its id gets another session, and that nothing is left afterwards."""
+    peer = come(stage, server, session.id)
+    _, fresh = newest(server)
+    assert fresh is not session
+    assert not fresh.recovered
+    leave(stage, peer)
+    expect_rest(stage, server)
+
+
 # --- H110: ids --------------------------------------------------------------------------------
 
 
@@ -197,12 +207,7 @@ def test_h111_after_its_end_a_session_cannot_be_resumed(stage: Stage) -> None:
     _, session = newest(server)
     leave(stage, peer)
     stage.pass_time(LIMITS.detached_lifetime + 0.1)
-    peer = come(stage, server, session.id)
-    _, fresh = newest(server)
-    assert fresh is not session
-    assert not fresh.recovered
-    leave(stage, peer)
-    expect_rest(stage, server)
+    expect_fresh(stage, server, session)
 
 
 def test_h111_after_a_logout_a_session_cannot_be_resumed(stage: Stage) -> None:
@@ -221,12 +226,7 @@ def test_h111_after_a_logout_a_session_cannot_be_resumed(stage: Stage) -> None:
     assert peer.received_close() == (1008, "the session has ended")
     answer_close(stage, peer)
     assert connection.cause is Cause.SESSION_EXPIRED
-    peer = come(stage, server, session.id)
-    _, fresh = newest(server)
-    assert fresh is not session
-    assert not fresh.recovered
-    leave(stage, peer)
-    expect_rest(stage, server)
+    expect_fresh(stage, server, session)
 
 
 def test_h111_a_session_in_which_nothing_happened_can_be_resumed(stage: Stage) -> None:

@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from check import ROOT, variables
+from check import ROOT
+from commands import output_of, run_logged
 
 from benchmark.processes import KIB
 from benchmark.scenarios import TLS, Scenario
@@ -182,22 +183,12 @@ def install_libuv() -> None:
 
 def run(command: Sequence[str], log: Path, timeout: float = INSTALL_TIMEOUT) -> str:
     """Run a command; return the last line of its output if it failed, else nothing."""
-    with log.open("wb") as output:
-        try:
-            subprocess.run(
-                command,
-                cwd=WORK,
-                env=variables(os.environ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=timeout,
-                check=True,
-            )
-        except subprocess.CalledProcessError:
-            return last_line(log)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
+    try:
+        run_logged(command, WORK, log, timeout)
+    except subprocess.CalledProcessError:
+        return last_line(log)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
     return ""
 
 
@@ -239,17 +230,10 @@ def install_ours(python: str) -> tuple[str, Path, str]:
         build_ours(python, folder)
     command = [python, "-c", _PROBE]
     try:
-        answer = subprocess.run(
-            command,
-            env={**variables(os.environ), "PYTHONPATH": str(folder)},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=PROBE_TIMEOUT,
-            check=True,
-        )
+        answer = output_of(command, PROBE_TIMEOUT, {"PYTHONPATH": str(folder)})
     except (OSError, subprocess.SubprocessError) as error:
         raise CannotRun(f"{python} cannot import our packages: {error}") from None
-    implementation, version, speedups = answer.stdout.split()
+    implementation, version, speedups = answer.split()
     return f"{implementation}-{version}", folder, speedups
 
 

@@ -11,15 +11,17 @@ import os
 import random
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from fuzzing import frames
 from fuzzing.properties import require_equal, same_for_every_split
 from websocket import speedups
+from websocket.frame_writer import frame_message, frame_message_pure
 from websocket.masking import apply_mask, apply_mask_pure
 
 IS_ACCELERATED = speedups.IS_ACCELERATED
@@ -28,6 +30,20 @@ _KEY_SIZE = 4
 _MAX_OFFSET = 8
 # About words and vectors, and about where the way in Python changes.
 _SIZES = (*range(70), 127, 128, 129, 399, 400, 401, 1023)
+# About the three forms of a frame's length, and about where header and payload are two pieces.
+_LENGTHS: tuple[int, ...] = (
+    *range(4),
+    124,
+    125,
+    126,
+    127,
+    4095,
+    4096,
+    4097,
+    65_535,
+    65_536,
+    65_537,
+)
 DICTIONARY = (bytes(_KEY_SIZE), b"\xff" * _KEY_SIZE, bytes(16), b"\xff\x00" * 8)
 
 _SWITCH = "REACTOR_WEBSOCKET_PURE"
@@ -97,3 +113,67 @@ def check_masking(data: bytes) -> None:
     expected = bytes(octet ^ key[index % _KEY_SIZE] for index, octet in enumerate(view))
     require_equal("masked in Python", apply_mask_pure(view, key), expected)
     require_equal("masked as in use", apply_mask(view, key), expected)
+
+
+def generate_writing(source: random.Random) -> bytes:
+    """Return an input of ``check_writing``."""
+    kind, length = source.randrange(len(_KINDS)), source.choice(_LENGTHS)
+    letters = source.choice(["a", "az\u00e9\u20ac\U0001f600\ud800"])
+    text = "".join(source.choices(letters, k=source.randint(1, 8)))
+    return bytes([kind]) + length.to_bytes(3, "big") + text.encode("utf-8", "surrogatepass")
+
+
+def check_writing(data: bytes) -> None:
+    """Put a message of any type into a frame, in both ways.
+
+    The input is an octet for the type, three for the length, and what is repeated up to that.
+    """
+    if len(data) < 5:
+        return
+    length = int.from_bytes(data[1:4], "big") % (2 * _LENGTHS[-1])
+    payload = (data[4:] * (length // len(data[4:]) + 1))[:length]
+    message = _KINDS[data[0] % len(_KINDS)](payload)
+    accelerated, pure = _outcome(frame_message, message), _outcome(frame_message_pure, message)
+    require_equal("written as in use", accelerated, pure)
+    if isinstance(message, bytearray):
+        message.clear()  # raises while a view of it is held
+
+
+def _outcome(write: Callable[[Any], tuple[bytes, ...]], message: object) -> object:
+    """Return the pieces that were written, or what was raised."""
+    try:
+        return write(message)
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+
+
+class _Octets(bytes):
+    """A type of bytes that is not ``bytes``."""
+
+
+class _Text(str):
+    """A type of text that is not ``str``."""
+
+    __slots__ = ()
+
+
+def _as_text(payload: bytes) -> str:
+    """Return text; lone surrogates, which no frame can hold, stay in it."""
+    return payload.decode("utf-8", "surrogateescape")
+
+
+# The types of messages, and some that are none. The memory of an array ends with its last octet.
+_KINDS: tuple[Callable[[bytes], object], ...] = (
+    bytes,
+    bytearray,
+    memoryview,
+    _as_text,
+    _Octets,
+    lambda payload: _Text(_as_text(payload)),
+    lambda payload: payload.decode("latin-1"),
+    lambda payload: memoryview(array("B", payload)),
+    lambda payload: memoryview(array("B", payload))[::-2],
+    lambda payload: memoryview(array("H", payload[: len(payload) // 2 * 2])),
+    list,
+    lambda payload: None,
+)
