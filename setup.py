@@ -39,10 +39,12 @@ def build_settings() -> dict[str, Any]:
     is_stable = has_stable_abi()
     # The reactor's is about descriptors, which sockets are not on Windows.
     packages = ["websocket"] if sys.platform == "win32" else ["websocket", "reactor"]
+    parts = {"websocket": ["_speedups.c", "_speedups_opening.c"], "reactor": ["_speedups.c"]}
     accelerators = [
         Extension(
             f"{package}._speedups",
-            sources=[f"{package}/_speedups.c"],
+            sources=[f"{package}/{part}" for part in parts[package]],
+            depends=[f"{package}/_speedups.h"] if package == "websocket" else [],
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if is_stable else [],
             py_limited_api=is_stable,
             optional=True,

@@ -260,7 +260,7 @@ SUBPROTOCOLS = "101 the server chose more than one subprotocol"
             answer({"Sec-WebSocket-Accept": accept_key(KEY).lower()}), BAD_ACCEPT, id="H123-case"
         ),
         pytest.param(
-            answer({"Sec-WebSocket-Accept": accept_key("x")}), BAD_ACCEPT, id="H123-other-key"
+            answer({"Sec-WebSocket-Accept": accept_key(new_key())}), BAD_ACCEPT, id="H123-other-key"
         ),
         pytest.param(
             answer({"Sec-WebSocket-Extensions": "permessage-deflate; server_max_window_bits=16"}),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from websocket import speedups
 from websocket.errors import HandshakeError
 from websocket.head_reader import HeadReader
 from websocket.http11 import Request, parse_request
 from websocket.limits import Limits
-from websocket.plain_request import read_plain_request
+from websocket.plain_request import read_plain_request, split_plain_head_pure
 
 LIMITS = Limits()
 SMALL = Limits(max_request_line=160, max_header_line=160, max_header_count=6, max_head_size=164)
@@ -38,6 +41,10 @@ PIECES = [
 
 Parts = tuple[object, ...]
 
+needs_the_accelerator = pytest.mark.skipif(
+    speedups.split_plain_head is None, reason="the accelerator is not in use"
+)
+
 
 def parts_of(request: Request, leftover: bytes) -> Parts:
     names = ("method", "target", "path", "query", "http_version", "authority")
@@ -63,6 +70,17 @@ def check(data: bytes, limits: Limits = LIMITS) -> bool:
     return True
 
 
+def mutants(seed: int, count: int) -> Iterator[bytes]:
+    """Yield heads, each broken in a place or two, or made another good one."""
+    source = random.Random(seed)
+    for _ in range(count):
+        data = bytearray(source.choice(HEADS))
+        for _ in range(source.randint(1, 2)):
+            at = source.randrange(len(data))
+            data[at : at + source.randint(0, 2)] = source.choice(PIECES)
+        yield bytes(data)
+
+
 @pytest.mark.parametrize("head", HEADS, ids=["short", "library", "browser"])
 @pytest.mark.parametrize("trailing", [b"", b"\x81\x00", b"\r\n\r\n"])
 def test_the_usual_heads_take_the_straight_path(head: bytes, trailing: bytes) -> None:
@@ -77,15 +95,54 @@ def test_what_is_incomplete_is_left_alone(head: bytes) -> None:
 
 @pytest.mark.parametrize("limits", [LIMITS, SMALL], ids=["default", "small"])
 def test_whatever_is_taken_is_what_the_rules_make_of_it(limits: Limits) -> None:
-    source = random.Random(9112)
+    assert sum(check(data, limits) for data in mutants(9112, 6_000)) > 200
+
+
+@needs_the_accelerator
+def test_both_ways_split_the_same() -> None:
+    assert speedups.split_plain_head is not None
     taken = 0
-    for _ in range(6_000):
-        data = bytearray(source.choice(HEADS))
-        for _ in range(source.randint(1, 2)):
-            at = source.randrange(len(data))
-            data[at : at + source.randint(0, 2)] = source.choice(PIECES)
-        taken += check(bytes(data), limits)
+    for data in mutants(9110, 6_000):
+        size = data.find(b"\r\n\r\n") + 4
+        if size >= 4:
+            parts = speedups.split_plain_head(data, size)
+            assert parts == split_plain_head_pure(data, size)
+            taken += parts is not None
     assert taken > 200
+
+
+@needs_the_accelerator
+@pytest.mark.parametrize("octet", range(256))
+def test_both_ways_judge_each_octet_the_same(octet: int) -> None:
+    assert speedups.split_plain_head is not None
+    for place in (b"/a", b"?", b"q=1", b"Nam", b"me:", b": v", b"valu"):
+        head = b"GET /a?q=1 HTTP/1.1\r\nName: value\r\n\r\n"
+        at = head.index(place) + len(place)
+        data = head[:at] + bytes([octet]) + head[at:]
+        parts = speedups.split_plain_head(data, len(data))
+        assert parts == split_plain_head_pure(data, len(data))
+
+
+@needs_the_accelerator
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((), TypeError),
+        ((LIBRARY,), TypeError),
+        ((LIBRARY, 4, 5), TypeError),
+        ((bytearray(LIBRARY), 4), TypeError),
+        ((LIBRARY, "4"), TypeError),
+        ((LIBRARY, 1), ValueError),
+        ((LIBRARY, -1), ValueError),
+        ((LIBRARY, len(LIBRARY) + 1), ValueError),
+    ],
+)
+def test_the_accelerator_reads_nothing_but_a_head_in_bytes(
+    arguments: tuple[Any, ...], error: type[Exception]
+) -> None:
+    assert speedups.split_plain_head is not None
+    with pytest.raises(error):
+        speedups.split_plain_head(*arguments)
 
 
 @pytest.mark.parametrize(

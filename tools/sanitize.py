@@ -37,7 +37,14 @@ sys.path[:] = filter(None, sys.path)
 import {0}
 sys.exit({0}.main(sys.argv[1:]))
 """
-TARGETS = ("masking", "writing", "twins-of-client", "twins-of-server", "deflated-twins")
+TARGETS = (
+    "masking",
+    "splitting",
+    "writing",
+    "twins-of-client",
+    "twins-of-server",
+    "deflated-twins",
+)
 
 
 class CannotSanitize(Exception):
@@ -104,9 +111,9 @@ def compile_accelerator() -> None:
     # As headers of the system: what they warn of is not ours.
     flags = [*FLAGS, *SANITIZERS, "-isystem", sysconfig.get_path("include")]
     for package in PACKAGES:
-        source = ROOT / package / "_speedups.c"
+        sources = map(str, sorted((ROOT / package).glob("_speedups*.c")))
         target = SITE / package / f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"
-        command = ["gcc", *flags, str(source), "-o", str(target)]
+        command = ["gcc", *flags, *sources, "-o", str(target)]
         if subprocess.run(command, check=False).returncode != 0:
             raise CannotSanitize(f"the accelerator of {package} does not compile")
 

@@ -4,15 +4,13 @@
  * errors. Nothing is kept between two calls, so any number of interpreters and threads may call
  * at the same time; the bytes that a call reads must not be written meanwhile.
  *
- * websocket/speedups.py decides whether any of this is used; setup.py knows how it is built.
- * From Python 3.11 on that is with the stable ABI: one binary for all later versions.
+ * Here is the module, and what is done for each frame; what is done for each connection is in
+ * _speedups_opening.c. websocket/speedups.py decides whether any of this is used; setup.py knows
+ * how it is built. From Python 3.11 on that is with the stable ABI: one binary for all later
+ * versions.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <stdint.h>
-#include <string.h>
+#include "_speedups.h"
 
 #define KEY_SIZE 4
 
@@ -205,14 +203,6 @@ read_plain_frame(const unsigned char *data, Py_ssize_t available, int is_masked,
     return append_item(items, opcode, message) < 0 ? -1 : start + length;
 }
 
-/* Read a size; what is larger than any object can be becomes the largest. -1: not an integer. */
-static int
-as_size(PyObject *number, Py_ssize_t *size)
-{
-    *size = PyNumber_AsSsize_t(number, NULL);
-    return *size == -1 && PyErr_Occurred() ? -1 : 0;
-}
-
 PyDoc_STRVAR(read_plain_frames_doc,
 "read_plain_frames($module, data, at, is_masked, max_size, items, /)\n"
 "--\n"
@@ -350,6 +340,9 @@ static PyMethodDef methods[] = {
     {"read_plain_frames", (PyCFunction)(void (*)(void))read_plain_frames, METH_FASTCALL,
      read_plain_frames_doc},
     {"frame_message", frame_message, METH_O, frame_message_doc},
+    {"split_plain_head", (PyCFunction)(void (*)(void))speedups_split_plain_head, METH_FASTCALL,
+     speedups_split_plain_head_doc},
+    {"accept_key", speedups_accept_key, METH_O, speedups_accept_key_doc},
     {NULL, NULL, 0, NULL},
 };
 

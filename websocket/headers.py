@@ -101,6 +101,15 @@ class Headers:
         repeated = self._repeated.get(key)
         return [first] if repeated is None else list(repeated)
 
+    def get_only(self, name: str) -> str | None:
+        """Return the value of the field of that name, None unless there is exactly one.
+
+        Args:
+            name: the field's name, in any case.
+        """
+        key = name.lower()
+        return None if key in self._repeated else self.first.get(key)
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in (self._first or self._build_index())
 
@@ -152,18 +161,21 @@ def parse_fields(block: str) -> Headers:
     return headers
 
 
-def parse_distinct_fields(block: str) -> Headers | None:
-    """Return the fields of a head in which no name stands twice, else None.
+def parse_distinct_fields(block: str) -> dict[str, str] | None:
+    """Return the values by the names in lower case, of field lines in which no name stands twice.
 
-    As ``parse_fields``, in one go; None is also the answer to a line that is no field line.
+    As ``parse_fields``, in one go; None is the answer to two of one name, and to a line that is
+    no field line.
     """
     pairs = _FIELD_LINE.findall(block)
     first = {name.lower(): value.strip(WHITESPACE) for name, value in pairs}
-    if not len(first) == len(pairs) == block.count("\n"):
-        return None
-    headers = Headers(pairs)
-    headers._block = block
-    headers._first = first
+    return first if len(first) == len(pairs) == block.count("\n") else None
+
+
+def distinct_headers(block: str, first: dict[str, str]) -> Headers:
+    """Return the fields of a head of which ``parse_distinct_fields`` has made ``first``."""
+    headers = Headers()
+    headers._block, headers._pairs, headers._first = block, None, first
     return headers
 
 

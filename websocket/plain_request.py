@@ -11,12 +11,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from websocket.headers import parse_distinct_fields
+from websocket import speedups
+from websocket.headers import distinct_headers, parse_distinct_fields
 from websocket.http11 import FRAMES_BODY, Request
 from websocket.origin import parse_authority
 
 if TYPE_CHECKING:
     from websocket.limits import Limits
+
+    PlainHead = tuple[str, str, str, str, dict[str, str]]
 
 _END_OF_HEAD = b"\r\n\r\n"
 # Without what ``http11`` has to look at twice: a percent sign, a backslash or a dot in the path, a
@@ -43,17 +46,40 @@ def read_plain_request(data: bytes, limits: Limits) -> tuple[Request, bytes] | N
     end += len(_END_OF_HEAD)
     if end > limits.max_head_size:
         return None
-    text = data[:end].decode("latin-1")
-    match = _PLAIN_LINE.match(text)
-    headers = None if match is None else parse_distinct_fields(text[match.end() : -2])
-    if match is None or headers is None or len(headers) > limits.max_header_count:
+    parts = split_plain_head(data, end)
+    if parts is None:
         return None
-    first = headers.first
-    if not FRAMES_BODY.isdisjoint(first):
+    target, path, query, block, first = parts
+    if len(first) > limits.max_header_count or not FRAMES_BODY.isdisjoint(first):
         return None
     try:
         authority = parse_authority(first.get("host", ""))
     except ValueError:
         return None
-    target, path, query = match.groups("")
+    headers = distinct_headers(block, first)
     return Request("GET", target, path, query, "1.1", headers, authority), data[end:]
+
+
+def split_plain_head_pure(data: bytes, size: int) -> PlainHead | None:
+    """Split a head by its grammar alone, without a limit.
+
+    Args:
+        data: begins with the head.
+        size: bytes of the head, the empty line at its end included.
+
+    Returns:
+        Target, path, query, field lines, and the values of the fields by their names in lower
+        case. None when it is not plain.
+    """
+    text = data[:size].decode("latin-1")
+    match = _PLAIN_LINE.match(text)
+    if match is None:
+        return None
+    target, path, query = match.groups("")
+    block = text[match.end() : -2]
+    first = parse_distinct_fields(block)
+    return None if first is None else (target, path, query, block, first)
+
+
+# A fifth of the time of an upgrade with it, less than a twentieth in C.
+split_plain_head = speedups.split_plain_head or split_plain_head_pure

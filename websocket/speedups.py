@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from websocket.assembler import Message
     from websocket.frame_writer import Payload
     from websocket.masking import Bytes
+    from websocket.plain_request import PlainHead
 
     PlainReader = Callable[[Bytes, int, int, bool, int, int, list[tuple[int, Message]]], int]
 
@@ -34,6 +35,12 @@ read_plain_frames: PlainReader | None = None
 
 frame_message: Callable[[Payload], tuple[bytes, ...]] | None = None
 """The twin of ``frame_writer.frame_message_pure``."""
+
+split_plain_head: Callable[[bytes, int], PlainHead | None] | None = None
+"""The twin of ``plain_request.split_plain_head_pure``."""
+
+accept_key: Callable[[str], str] | None = None
+"""The twin of ``key.accept_key_pure``."""
 
 IS_ACCELERATED = False
 """True where the functions of ``websocket._speedups`` are in use."""
@@ -48,6 +55,8 @@ if os.environ.get("REACTOR_WEBSOCKET_PURE") != "1":
         apply_mask = accelerator.apply_mask
         read_plain_frames = accelerator.read_plain_frames
         frame_message = accelerator.frame_message
+        split_plain_head = accelerator.split_plain_head
+        accept_key = accelerator.accept_key
 
 IMPLEMENTATION = "accelerated" if IS_ACCELERATED else "pure"
 """What is in use: "accelerated" or "pure"."""

@@ -3,7 +3,7 @@
     targets.py              the table: name, check, generator, dictionary
     heads.py, fields.py, urls.py    the opening handshake
     frames.py, oracle.py    frames, alone and beside the library wsproto
-    twins.py                masking, and frames read and written: the accelerator beside Python
+    twins.py                masking, heads, frames read and written: the accelerator beside Python
     deflate.py              permessage-deflate
     envelope.py             the binary message envelope
     properties.py           what the checks share: splits, and the error of a broken promise

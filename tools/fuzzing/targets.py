@@ -80,6 +80,7 @@ _TABLE = (
     Target("redirect", urls.check_redirect, urls.generate_redirect, urls.REDIRECT_DICTIONARY),
     *_frame_targets(),
     Target("masking", twins.check_masking, twins.generate_masking, twins.DICTIONARY),
+    Target("splitting", twins.check_splitting, heads.generate_request, heads.DICTIONARY),
     Target("writing", twins.check_writing, twins.generate_writing, twins.DICTIONARY),
     Target("inflater", deflate.check_inflater, deflate.generate_compressed, deflate.DICTIONARY),
     Target(

@@ -22,7 +22,9 @@ from fuzzing import frames
 from fuzzing.properties import require_equal, same_for_every_split
 from websocket import speedups
 from websocket.frame_writer import frame_message, frame_message_pure
+from websocket.key import accept_key, accept_key_pure, is_key
 from websocket.masking import apply_mask, apply_mask_pure
+from websocket.plain_request import split_plain_head, split_plain_head_pure
 
 IS_ACCELERATED = speedups.IS_ACCELERATED
 
@@ -113,6 +115,18 @@ def check_masking(data: bytes) -> None:
     expected = bytes(octet ^ key[index % _KEY_SIZE] for index, octet in enumerate(view))
     require_equal("masked in Python", apply_mask_pure(view, key), expected)
     require_equal("masked as in use", apply_mask(view, key), expected)
+
+
+def check_splitting(data: bytes) -> None:
+    """Split the head of a request in both ways, and answer its key."""
+    size = data.find(b"\r\n\r\n") + 4
+    if size < 4:
+        return
+    parts = split_plain_head(data, size)
+    require_equal("split as in use", parts, split_plain_head_pure(data, size))
+    key = "" if parts is None else parts[-1].get("sec-websocket-key", "")
+    if is_key(key):
+        require_equal("answered as in use", accept_key(key), accept_key_pure(key))
 
 
 def generate_writing(source: random.Random) -> bytes:
