@@ -33,7 +33,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from reactor.allocator import keep_large_blocks
-from reactor.epoll import default_selector
+from reactor.epoll import data_selector, default_selector
 from reactor.errors import ReactorRunning
 from reactor.event_handler import READ, SENT, EventHandler, Flushable
 from reactor.lag import HOLD, STALL, Lag, LagSnapshot
@@ -47,7 +47,7 @@ from reactor.workers import Workers
 logger = guarded("reactor")
 
 Callback = Callable[..., object]
-Event = tuple[selectors.SelectorKey, int]
+Event = tuple[EventHandler, int]
 Result = TypeVar("Result")
 
 RECEIVE_BUFFER_SIZE = 256 * 1024
@@ -84,6 +84,7 @@ class Reactor(Readiness):
     ) -> None:
         keep_large_blocks()
         super().__init__(selector())
+        self._select_data = data_selector(self._selector)
         self._clock = clock
         self.time = clock()
         self._wheel = TimerWheel(tick, self.time, self._call)
@@ -248,6 +249,8 @@ class Reactor(Readiness):
 
     def call_at(self, when: float, callback: Callback, *args: object) -> Timer:
         """Call back at a time on the reactor's clock; see ``call_later``."""
+        if len(args) == 1:
+            return self._wheel.schedule(when, callback, args[0])
         return self._wheel.schedule(when, partial(callback, *args) if args else callback)
 
     def call_soon_threadsafe(self, callback: Callback, *args: object) -> None:
@@ -316,7 +319,7 @@ class Reactor(Readiness):
 
     def _select(self, timeout: float | None) -> list[Event]:
         try:
-            return self._selector.select(self._patience(timeout))
+            return self._select_data(self._patience(timeout))
         except ValueError as error:
             # select() takes no descriptor above 1,023, on Windows no more than 512. That is the
             # fault of the one that came last, and no reason to end the loop.
@@ -339,8 +342,7 @@ class Reactor(Readiness):
         return until_due if timeout is None else min(timeout, until_due)
 
     def _dispatch(self, events: list[Event]) -> None:
-        for key, mask in events:
-            handler = key.data
+        for handler, mask in events:
             # Masked with the interest of now: see event_handler.py for stale events.
             mask &= handler.interest
             if mask:
@@ -365,7 +367,7 @@ class Reactor(Readiness):
         """Account for the time since the last look: one of these events has held the loop."""
         now = self._clock()
         held, self._mark = now - self._mark, now
-        self._lag.add_hold(held, now, [key.data for key, _ in events])
+        self._lag.add_hold(held, now, [handler for handler, _ in events])
 
     def _run_ready(self) -> None:
         """Run the callbacks that are ready now; those that they add wait for the next turn."""

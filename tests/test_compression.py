@@ -457,6 +457,24 @@ def test_h76_inflating_too_much_a_second_fails_the_connection(
     assert len(connection.messages) == 8
 
 
+@both_roles
+def test_h76_what_has_gathered_while_we_did_not_read_is_no_flood(
+    stage: Stage, is_client: bool
+) -> None:
+    policy = Deflate(inflate_rate=2.0 * MIB)
+    connection, peer = compressing(stage, is_client, policy)
+    connection.pause()
+    message = deflated(bytes(MIB))
+    for _ in range(6):
+        send_compressed(peer, message, BINARY)
+        stage.settle()
+        stage.pass_time(0.5)
+    connection.resume()
+    stage.settle()
+    assert connection.is_open
+    assert len(connection.messages) == 6
+
+
 def test_the_time_for_a_message_covers_compressed_ones(stage: Stage) -> None:
     connection, peer = compressing(stage, limits=Limits(ping_interval=None, message_timeout=60.0))
     send_compressed(peer, HELLO[:2], fin=False)

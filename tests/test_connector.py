@@ -65,7 +65,7 @@ class ConnectingSocket(MemorySocket):
             self.peer, ours.peer = ours, self
         return 0 if self._answer == "accepts at once" else errno.EINPROGRESS
 
-    def getsockopt(self, level: int, option: int) -> int:
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int:
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
         return errno.ECONNREFUSED if self._answer == "refuses" else 0
 

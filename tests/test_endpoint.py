@@ -271,6 +271,25 @@ def test_control_frames_are_limited_to_their_rate_exactly(
     assert_over(stage, connection, peer)
 
 
+@both_roles
+def test_the_answer_to_our_own_ping_does_not_count_as_a_control_frame(
+    stage: Stage, is_client: bool
+) -> None:
+    limits = Limits(control_rate=1.0, control_burst=1, ping_interval=None)
+    connection, peer = stage.connection(is_client=is_client, limits=limits)
+    for number in range(5):
+        connection.ping(b"%d" % number)
+        stage.settle()
+        peer.send_frame(Opcode.PONG, b"%d" % number)
+        stage.settle()
+    peer.send_frame(Opcode.PONG, b"4")
+    stage.settle()
+    assert connection.is_open
+    peer.send_frame(Opcode.PONG, b"4")
+    stage.settle()
+    assert peer.received_close() == (1008, "too many control frames")
+
+
 def test_messages_and_closes_do_not_count_as_control_frames(stage: Stage) -> None:
     limits = Limits(control_rate=1.0, control_burst=1, ping_interval=None)
     connection, peer = stage.connection(limits=limits)

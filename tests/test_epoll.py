@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reactor.epoll import default_selector
+from reactor.epoll import data_selector, default_selector
 
 if sys.platform != "linux":
     pytest.skip("epoll is Linux's", allow_module_level=True)
@@ -54,6 +54,22 @@ def test_it_tells_what_is_ready_with_its_data(selector: EpollSelector, pair: Pai
     assert selector.select(0) == [(key, BOTH)]
     assert selector.unregister(ours.fileno()) == key
     assert selector.select(0) == []
+
+
+@pytest.mark.parametrize("kind", [EpollSelector, selectors.SelectSelector])
+def test_data_comes_without_keys_from_any_selector(
+    kind: type[selectors.BaseSelector], pair: Pair
+) -> None:
+    ours, theirs = pair
+    with kind() as selector:
+        select_data = data_selector(selector)
+        selector.register(ours.fileno(), READ, "ours")
+        assert select_data(0) == []
+        theirs.send(b"x")
+        for timeout in (0, 5, None):
+            assert select_data(timeout) == [("ours", READ)]
+        selector.register(theirs.fileno(), WRITE, "theirs")
+        assert sorted(select_data(0)) == [("ours", READ), ("theirs", WRITE)]
 
 
 def test_a_hang_up_makes_both_ready(selector: EpollSelector, pair: Pair) -> None:

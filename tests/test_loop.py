@@ -323,6 +323,14 @@ def test_call_at_takes_a_time_on_the_reactors_clock(stage: Stage) -> None:
     assert fired == [pytest.approx(1005, abs=2 * TICK)]
 
 
+@pytest.mark.parametrize("args", [(), (None,), (1, 2)])
+def test_a_timer_is_called_with_what_it_was_given(stage: Stage, args: tuple[object, ...]) -> None:
+    calls: list[tuple[object, ...]] = []
+    stage.reactor.call_later(1, lambda *given: calls.append(given), *args)
+    stage.pass_time(2)
+    assert calls == [args]
+
+
 def test_timers_fire_in_the_order_of_their_times_with_their_arguments(stage: Stage) -> None:
     log: list[int] = []
     for delay in (3, 1, 2):

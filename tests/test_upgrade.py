@@ -107,6 +107,18 @@ def test_a_client_is_answered_and_its_connection_opened(stage: Stage) -> None:
     check_at_rest(stage, server)
 
 
+def test_the_request_is_read_again_when_somebody_asks_for_it_later(stage: Stage) -> None:
+    server = stage.server()
+    stage.client(server, upgrade_request("/chat?room=1"))
+    connection = opened(server)
+    request = connection.request
+    assert request is connection.request
+    assert request is not None
+    assert (request.method, request.target, request.query) == ("GET", "/chat?room=1", "room=1")
+    assert request.headers.get("upgrade") == "websocket"
+    assert request.remote_address == connection.remote_address
+
+
 def test_the_subprotocols_are_those_of_the_class(stage: Stage) -> None:
     class Chat(Recorder):
         __slots__ = ()

@@ -131,6 +131,33 @@ def test_a_timer_fires_once_and_its_callback_is_let_go() -> None:
     assert len(wheel) == 0
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_callback_gets_its_argument_which_is_let_go(is_cancelled: bool) -> None:
+    class Argument:
+        pass
+
+    argument = Argument()
+    seen: list[str] = []
+    wheel = TimerWheel()
+    timer = wheel.schedule(1.0, lambda given: seen.append(type(given).__name__), argument)
+    reference = weakref.ref(argument)
+    del argument
+    if is_cancelled:
+        timer.cancel()
+    wheel.advance(1.0)
+    assert seen == ([] if is_cancelled else ["Argument"])
+    gc.collect()
+    assert reference() is None
+
+
+def test_none_is_an_argument_as_any_other() -> None:
+    seen: list[object] = []
+    wheel = TimerWheel()
+    wheel.schedule(1.0, seen.append, None)
+    wheel.advance(1.0)
+    assert seen == [None]
+
+
 def test_a_timer_is_no_longer_pending_while_its_callback_runs() -> None:
     seen: list[tuple[bool, int]] = []
     wheel = TimerWheel()

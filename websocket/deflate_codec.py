@@ -93,6 +93,7 @@ class Inflater:
 
     Attributes:
         now: the time by which the budget is refilled; to be set once for every read.
+        since: when that which is read may have come at the earliest, likewise; None for ``now``.
     """
 
     __slots__ = (
@@ -103,6 +104,7 @@ class Inflater:
         "_keeps_context",
         "_stream",
         "now",
+        "since",
     )
 
     def __init__(
@@ -115,6 +117,7 @@ class Inflater:
         self._stream: zlib._Decompress | None = None
         self._final_blocks = 0
         self.now = now
+        self.since: float | None = None
 
     def inflate(self, payload: bytes, room: int) -> bytes:
         """Inflate a message that has come whole; ``feed`` and ``end`` for all of it.
@@ -229,7 +232,8 @@ class Inflater:
         """Judge the size of what came out, and remember it where the peer may refer to it."""
         if room < 0:
             raise FrameTooLarge("message inflates to more than the size limit")
-        if self._budget is not None and not self._budget.take(self.now, len(part)):
+        budget = self._budget
+        if budget is not None and not budget.take(self.now, len(part), self.since):
             raise PolicyViolation("messages inflate to too many bytes a second")
         if self._keeps_context:
             window = 1 << self._bits

@@ -33,8 +33,13 @@ from websocket.ratelimit import Arrivals, TokenBucket
 from websocket.sender import Sender
 
 if TYPE_CHECKING:
-    from reactor import Timer, Transport
+    from collections.abc import Callable
+
+    from reactor import Reactor, Timer, Transport
     from websocket.ledger import Ledger
+    from websocket.lifecycle import Lifecycle
+    from websocket.limits import Limits
+    from websocket.statistics import Statistics
 
 # Looked up once: an attribute of an enumeration costs as much as a call.
 _OPEN = State.OPEN
@@ -72,15 +77,25 @@ class Endpoint(Sender):
         "_wants_pause",
     )
 
-    def __init__(self, *args: Any, ledger: Ledger | None = None, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        reactor: Reactor,
+        limits: Limits,
+        *,
+        is_client: bool = False,
+        statistics: Statistics | None = None,
+        on_end: Callable[[Lifecycle], object] | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        # By position: names cost as much as half of what is done with them, for each connection.
+        super().__init__(reactor, limits, is_client, statistics, on_end)
         self._ledger = ledger
-        self._assembler = Assembler(self.limits)
+        self._assembler = Assembler(limits)
         self._reader = FrameReader(
             self._assembler,
-            must_be_masked=not self.is_client,
-            max_message_size=self.limits.max_message_size,
-            max_items=self.limits.turn_frames,
+            must_be_masked=not is_client,
+            max_message_size=limits.max_message_size,
+            max_items=limits.turn_frames,
         )
         self._held = _NOTHING_HELD
         # Nothing is handled, by the application's wish or by a delay; whether input is really
@@ -132,11 +147,13 @@ class Endpoint(Sender):
             # The next ping may be due before the deadline of this one would have been.
             self._arm()
         if self._inflater is not None:
-            self._inflater.now = now
+            self._inflater.now, self._inflater.since = now, self._came_since(now)
         self._statistics.bytes_in += size
         reader = self._reader
         items = reader.feed(buffer, size)
-        if not reader.is_between or deadlines.message_began_at is not None:
+        # Behind a close frame nothing is kept, and what was is about to be let go.
+        is_complete = reader.is_between or reader.is_finished
+        if not is_complete or deadlines.message_began_at is not None:
             self._watch_message()
             self._settle()
         self._handle(self._held + items if self._held else items)
@@ -212,6 +229,9 @@ class Endpoint(Sender):
         if self._held or not reader.is_behind:
             self._handle(self._held)
             return
+        if self._inflater is not None:
+            now = self.reactor.time
+            self._inflater.now, self._inflater.since = now, self._came_since(now)
         items = reader.feed(b"")
         if not reader.is_between:
             self._watch_message()
@@ -221,13 +241,14 @@ class Endpoint(Sender):
         if opcode == Opcode.CLOSE:
             self._receive_close(payload)
         elif self.state is _OPEN:
-            if not self._control_is_allowed():
+            # The answer to our own ping is no burden: idle peers send nothing else.
+            is_answer = opcode == Opcode.PONG and self._match_pong(payload)
+            if not (is_answer or self._control_is_allowed()):
                 self._fail(PolicyViolation("too many control frames"))
             elif opcode == Opcode.PING:
                 self._send_pong(payload)
                 self._call_user(self.on_ping, payload)
             else:
-                self._match_pong(payload)
                 self._call_user(self.on_pong, payload)
 
     # --- rates --------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ carries ``event`` and the fields below, as ``extra=`` puts them there: ``record.
     tls_on_plain     INFO    remote_address
     handler_failed   ERROR   connection_id, remote_address; with the traceback
     hook_failed      ERROR   hook; with the traceback
+    answer_failed    ERROR   remote_address; with the traceback
+    certificate_refused
+                     ERROR   error
     reconnecting     DEBUG   connection_id, remote_address, wait
     reading_paused   WARNING buffered, debtors, mark
     reading_resumed  INFO    buffered, duration
@@ -149,6 +152,12 @@ def hook_failed(hook: str, error: Exception) -> None:
     """Log an exception of a hook of the application, with its traceback."""
     extra = {"event": "hook_failed", "hook": hook}
     logger.error("%s raised", hook, exc_info=error, extra=extra)
+
+
+def answer_failed(host: str, error: Exception, what: str) -> None:
+    """Log an exception that kept a request from its answer, with its traceback."""
+    extra = {"event": "answer_failed", "remote_address": host}
+    logger.error("%s: %s", host, what, exc_info=error, extra=extra)
 
 
 # --- connections --------------------------------------------------------------------------------

@@ -109,9 +109,9 @@ def encode_message(message: Payload) -> tuple[int, bytes]:
     """
     if isinstance(message, str):
         return _TEXT_HEAD, message.encode()
-    if isinstance(message, bytes):
+    if type(message) is bytes:
         return _BINARY_HEAD, message
-    if isinstance(message, (bytearray, memoryview)):
+    if isinstance(message, (bytes, bytearray, memoryview)):
         # Copied: the caller may change it before it is on the wire.
         return _BINARY_HEAD, bytes(message)
     raise TypeError(f"a message is str or bytes-like, not {type(message).__name__}")

@@ -207,7 +207,7 @@ class Upgrader:
             headers.get_all("connection"), "upgrade"
         ):
             raise _upgrade_required("Upgrade goes with Connection: Upgrade; is a proxy between?")
-        if headers.get_all("sec-websocket-version") != ["13"]:
+        if headers.get_only("sec-websocket-version") != "13":
             raise _upgrade_required("only Sec-WebSocket-Version 13 is spoken here")
 
     def _judge_origin(self, request: Request, is_secure: bool) -> None:
@@ -299,12 +299,12 @@ def _upgrade_required(message: str) -> HandshakeError:
 
 def _judge_key(headers: Headers) -> str:
     """Return the key; RFC 6455, 4.2.1: one field, base64 of 16 bytes."""
-    keys = headers.get_all("sec-websocket-key")
-    if len(keys) != 1:
+    key = headers.get_only("sec-websocket-key")
+    if key is None:
         raise HandshakeError(400, "send Sec-WebSocket-Key exactly once")
-    if not is_key(keys[0]):
+    if not is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key is not the base64 of 16 bytes")
-    return keys[0]
+    return key
 
 
 def _choose_subprotocol(ours: Sequence[str], headers: Headers) -> str | None:

@@ -38,6 +38,7 @@ from websocket.frame_writer import FrameWriter
 from websocket.http11 import Request
 from websocket.limits import Limits
 from websocket.opcodes import CloseCode, Opcode
+from websocket.plain_request import read_plain_request
 from websocket.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Lifecycle(Callbacks):
         "_is_deaf",
         "_on_end",
         "_ping_payload",
+        "_request",
         "reactor",
         "_statistics",
         "_timer",
@@ -96,7 +98,6 @@ class Lifecycle(Callbacks):
         "limits",
         "opened_at",
         "remote_address",
-        "request",
         "session",
         "session_id",
         "state",
@@ -107,7 +108,6 @@ class Lifecycle(Callbacks):
         self,
         reactor: Reactor,
         limits: Limits,
-        *,
         is_client: bool = False,
         statistics: Statistics | None = None,
         on_end: Callable[[Lifecycle], object] | None = None,
@@ -129,7 +129,8 @@ class Lifecycle(Callbacks):
         self.id = next(_ids)
         self.session: Session | None = None
         self.session_id: str | None = None
-        self.request: Request | None = None
+        # Its head alone where that is enough: to be read again if somebody asks for it.
+        self._request: Request | bytes | None = None
         self.subprotocol: str | None = None
         self.remote_address: Any = None
         self.created_at = reactor.time
@@ -147,6 +148,25 @@ class Lifecycle(Callbacks):
             f"<{type(self).__name__} {self.id} {self.state.name.lower()} "
             f"peer={self.remote_address!r}>"
         )
+
+    @property
+    def request(self) -> Request | None:
+        """The request that opened the connection."""
+        request = self._request
+        if isinstance(request, bytes):
+            plain = read_plain_request(request, self.limits)
+            assert plain is not None, "it was read before"
+            request = self._request = plain[0]
+            request.remote_address = self.remote_address
+        return request
+
+    def keep_head(self, head: bytes) -> None:
+        """Keep of a plain request its head, a third of its size, until somebody asks for it.
+
+        Args:
+            head: what ``read_plain_request`` has read under the limits of this connection.
+        """
+        self._request = head
 
     @property
     def last_message_at(self) -> float:
@@ -174,7 +194,7 @@ class Lifecycle(Callbacks):
         if self.state is not State.CONNECTING:
             raise InvalidState(f"{self!r} has been opened before: make a new one")
         self._transport = transport
-        self.request = request
+        self._request = request
         self.subprotocol = subprotocol
         self.remote_address = transport.get_extra_info("peername")
         self._deadlines.received_at = self._deadlines.message_at = self.reactor.time
@@ -212,11 +232,12 @@ class Lifecycle(Callbacks):
             self._finish()
         elif self.state is State.OPEN:
             self._start_closing(cause, code, reason)
+            self._arm()
 
     # --- ending -------------------------------------------------------------------------------
 
     def _start_closing(self, cause: Cause, code: int | None, reason: str) -> None:
-        """Send a close frame and give the peer its time to answer."""
+        """Send a close frame; the caller arms the timer, unless that ends the stream."""
         frame = self._writer.encode(FIN | Opcode.CLOSE, build_close(code, reason))
         self._set_cause(cause)
         self._close_code = CloseCode.NO_STATUS if code is None else code
@@ -225,10 +246,9 @@ class Lifecycle(Callbacks):
         self._write(frame)
 
     def _enter_closing(self) -> None:
-        """Let no message pass any more, and see to it that the end comes in time."""
+        """Let no message pass any more; the caller arms the timer, unless that ends the stream."""
         self.state = State.CLOSING
         self._deadlines.close_by = self.reactor.time + self.limits.close_timeout
-        self._arm()
 
     def _receive_close(self, payload: bytes) -> None:
         try:
@@ -241,12 +261,17 @@ class Lifecycle(Callbacks):
             # RFC 6455, 5.5.1: answer with a close frame that echoes the code.
             self._start_closing(Cause.CLOSED_BY_PEER, code, "")
             self._close_reason = reason
+        assert self._transport is not None
         # RFC 6455, 7.1.1: the server closes the TCP connection first; a client waits for that.
-        if not self.is_client and self._transport is not None:
+        if not self.is_client:
             self._hang_up(self._transport)
+        if self._transport.fd >= 0:
+            self._arm()
 
     def _hang_up(self, transport: Transport) -> None:
         """End the stream after a complete closing handshake."""
+        # Now: nearly always all of it is taken, and the stream needs no deadline for its end.
+        transport.flush()
         transport.close()
 
     def _fail(self, error: ProtocolError) -> None:
@@ -257,6 +282,7 @@ class Lifecycle(Callbacks):
         self._set_cause(error.cause)
         if was_open:
             self._start_closing(error.cause, error.close_code, str(error))
+            self._arm()
         self._transport.linger(self.limits.linger_timeout, self.limits.linger_size)
         if was_open:
             self._report(error)
@@ -282,6 +308,7 @@ class Lifecycle(Callbacks):
         if self.state is State.OPEN:
             # A peer that does not read what we have sent so far must not keep us waiting.
             self._enter_closing()
+            self._arm()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Finish; called by the transport, once."""
@@ -321,7 +348,8 @@ class Lifecycle(Callbacks):
             if self._timer.is_pending and self._timer.due <= due:
                 return
             self._timer.cancel()
-        self._timer = self.reactor.call_at(due, self._on_timer)
+        # Not as a bound method, which each connection would keep.
+        self._timer = self.reactor.call_at(due, Lifecycle._on_timer, self)
 
     def _on_timer(self) -> None:
         now = self.reactor.time
@@ -367,11 +395,14 @@ class Lifecycle(Callbacks):
         self._write(self._writer.encode(FIN | Opcode.PING, payload))
         return True
 
-    def _match_pong(self, payload: bytes) -> None:
+    def _match_pong(self, payload: bytes) -> bool:
+        """Measure the latency; tell whether this answers our last ping, for the first time."""
         # RFC 6455, 5.5.3: a pong carries its ping's payload; other pongs measure nothing.
-        if payload == self._ping_payload and self.last_ping is not None:
-            self.latency = self.reactor.time - self.last_ping
-            self._ping_payload = None
+        if payload != self._ping_payload or self.last_ping is None:
+            return False
+        self.latency = self.reactor.time - self.last_ping
+        self._ping_payload = None
+        return True
 
     def _write(self, buffers: tuple[bytes, ...]) -> None:
         assert self._transport is not None

@@ -12,19 +12,16 @@ Not for: how a server comes to its end, see ``shutdown.py``.
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from reactor.signals import signals_handled
-from websocket.events import note
+from websocket.events import complain, note
 
 if TYPE_CHECKING:
     from websocket.server import Server
     from websocket.shutdown import Shutdown
-
-logger = logging.getLogger("websocket")
 
 
 def run(server: Server, shutdown: Shutdown, has_certificate: bool) -> None:
@@ -55,7 +52,8 @@ def _handlers(
         try:
             server.reload_certificates()
         except OSError as error:
-            logger.error("the new certificate is refused, the old one stays: %s", error)
+            text = "the new certificate is refused, the old one stays: %s"
+            complain("certificate_refused", text, error, error=str(error))
         else:
             note("certificate_reloaded", "certificate reloaded")
 

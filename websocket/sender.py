@@ -18,7 +18,7 @@ Not here: reading (``endpoint.py``), which also lets the ledger know what is kep
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from websocket.backlog import Backlog, Waiting
@@ -30,8 +30,11 @@ from websocket.opcodes import CloseCode, Opcode
 from websocket.policies import SlowConsumer
 
 if TYPE_CHECKING:
+    from reactor import Reactor
     from websocket.deflate_codec import Compressor
+    from websocket.limits import Limits
     from websocket.shared_message import SharedMessage
+    from websocket.statistics import Statistics
 
 # Looked up once: an attribute of an enumeration costs as much as a call.
 _OPEN = State.OPEN
@@ -55,8 +58,15 @@ class Sender(Lifecycle):
             # Here, where a name that is none has a line of the user's code to be shown with.
             cls.slow_consumer = SlowConsumer(cls.slow_consumer)
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        reactor: Reactor,
+        limits: Limits,
+        is_client: bool = False,
+        statistics: Statistics | None = None,
+        on_end: Callable[[Lifecycle], object] | None = None,
+    ) -> None:
+        super().__init__(reactor, limits, is_client, statistics, on_end)
         self._backlog: Backlog | None = None
         self._compressor: Compressor | None = None
         self._owed_pong: bytes | None = None

@@ -98,7 +98,6 @@ class Session:
         user_id: who this is, as the application's authentication said; None if it did not.
         address_key: where the session was created from, see ``websocket.address``.
         created_at: when, in seconds of the reactor's clock.
-        ends_at: when it ends at the latest, likewise. May be moved to later, not to earlier.
         connection: the connection that owns it now, or None. It stays readable while
             callbacks about the session's end run.
         resume_count: how often a client came back to it.
@@ -108,6 +107,7 @@ class Session:
     __slots__ = (
         "_awaited_until",
         "_data",
+        "_ends_at",
         "_manager",
         "_replay",
         "_second",
@@ -115,7 +115,6 @@ class Session:
         "address_key",
         "connection",
         "created_at",
-        "ends_at",
         "id",
         "resume_count",
         "user_id",
@@ -128,14 +127,15 @@ class Session:
         user_id: str | None,
         address_key: str,
         created_at: float,
-        ends_at: float,
+        ends_at: float | None = None,
     ) -> None:
         self._manager = manager
         self.id = session_id
         self.user_id = user_id
         self.address_key = address_key
         self.created_at = created_at
-        self.ends_at = ends_at
+        # None stands for the usual lifetime: a number of its own takes 32 bytes.
+        self._ends_at = ends_at
         self.connection: SessionConnection | None = None
         self.resume_count = 0
         self._touched_at = created_at
@@ -144,6 +144,20 @@ class Session:
         self._second: int | None = None
         self._data: dict[str, Any] | None = None
         self._replay: Replay | None = None
+
+    @property
+    def ends_at(self) -> float:
+        """When it ends at the latest, in seconds of the reactor's clock.
+
+        May be moved to later, not to earlier.
+        """
+        if self._ends_at is None:
+            return self.created_at + self._manager.limits.session_lifetime
+        return self._ends_at
+
+    @ends_at.setter
+    def ends_at(self, ends_at: float) -> None:
+        self._ends_at = ends_at
 
     @property
     def data(self) -> dict[str, Any]:

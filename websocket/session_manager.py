@@ -120,8 +120,7 @@ class SessionManager:
         most = limits.max_sessions_per_ip
         if most is not None and self._count_by_address.get(address_key, 0) >= most:
             raise SessionLimit("too many sessions of one address", limits.detached_lifetime, 429)
-        session_id, ends_at = _new_id(), now + limits.session_lifetime
-        session = Session(self, session_id, user_id, address_key, now, ends_at)
+        session = Session(self, _new_id(), user_id, address_key, now)
         session._awaited_until = now + self._arrival_time
         self._add(session)
         self._created += 1

@@ -14,7 +14,6 @@ is discarded, never parsed.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
@@ -35,8 +34,6 @@ from websocket.session import Session
 
 if TYPE_CHECKING:
     from websocket.server import Server
-
-logger = logging.getLogger("websocket")
 
 # The cookie has a name of our own: cookies ignore ports, and "session" is many frameworks'.
 SESSION_COOKIE = "websocket_session"
@@ -107,12 +104,22 @@ class ServerHandshake(Protocol):
         due: when the handshake must be over, in seconds of the reactor's clock.
     """
 
-    __slots__ = ("_head_reader", "_leftover", "_outcome", "_server", "_slot", "_transport", "due")
+    __slots__ = (
+        "_head_reader",
+        "_leftover",
+        "_outcome",
+        "_plain_head",
+        "_server",
+        "_slot",
+        "_transport",
+        "due",
+    )
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._head_reader: HeadReader | None = None
         self._leftover = b""
+        self._plain_head: bytes | None = None
         self._slot: Slot | None = None
         self._transport: Transport | None = None
         self._outcome: str | None = None
@@ -154,8 +161,9 @@ class ServerHandshake(Protocol):
             self.abort()
         except HandshakeError as error:
             self.refuse(error, request)
-        except Exception:
-            logger.exception("%s: answering %.200r raised", self._host, request)
+        except Exception as error:
+            what = f"answering {events.clip(request)} raised"
+            events.answer_failed(self._host, error, what)
             if self._outcome is None:
                 self.refuse(_INTERNAL_ERROR, request)
             else:
@@ -167,7 +175,9 @@ class ServerHandshake(Protocol):
         if reader is None:
             plain = read_plain_request(data, self._server.limits)
             if plain is not None:
-                request, self._leftover = plain
+                request, leftover = plain
+                self._leftover = leftover
+                self._plain_head = data[: len(data) - len(leftover)]
                 return request
             reader = self._head_reader = HeadReader(self._server.limits)
         head = reader.feed(data)
@@ -192,9 +202,10 @@ class ServerHandshake(Protocol):
             return
         try:
             response = refusal(error, request, _date())
-        except Exception:
+        except Exception as failure:
             # The application's own error: a status that is none, a header that breaks the answer.
-            logger.exception("%s: cannot send the refusal %.200r", self._host, error)
+            what = f"cannot send the refusal {events.clip(error)}"
+            events.answer_failed(self._host, failure, what)
             error = _INTERNAL_ERROR
             response = refusal(error, request, _date())
         self._outcome = str(error.status)
@@ -341,7 +352,10 @@ class ServerHandshake(Protocol):
         server.manager.replay(connection)
         if self._leftover:
             connection.data_received(memoryview(self._leftover))
-        request.compact()
+        if self._plain_head is None or request.peer_certificate is not None:
+            request.compact()
+        else:
+            connection.keep_head(self._plain_head)
 
 
 def _word_for(error: Exception | None) -> str:
@@ -391,7 +405,9 @@ def _wanted_session(request: Request) -> str | None:
     """Return the id of the session that the client asks for: cookie first, then query."""
     wanted = None
     # Both are looked through before they are parsed: a stranger's have no such name in them.
-    if any(SESSION_COOKIE in cookies for cookies in request.headers.get_all("cookie")):
+    if "cookie" in request.headers.first and any(
+        SESSION_COOKIE in cookies for cookies in request.headers.get_all("cookie")
+    ):
         wanted = request.cookies.get(SESSION_COOKIE)
     if wanted is None and _may_name_session(request.query):
         wanted = request.query_parameters.get(SESSION_PARAMETER, [None])[0]

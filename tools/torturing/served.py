@@ -39,6 +39,7 @@ if __name__ == "__main__":
 
 from reactor import Timer
 from websocket import Connection, HTTPResponse, Limits, Request, Server
+from websocket.origin import parse_authority, parse_origin
 
 # What precedes the filling of a pushed message: its number, and time.monotonic() when it was made.
 PUSH_HEADER = struct.Struct("!Qd")
@@ -260,8 +261,13 @@ class Control:
 
 
 def _objects(collects: bool) -> dict[str, int]:
-    """Count what is alive: objects that can be part of a cycle, and timers that will fire."""
+    """Count what is alive: objects that can be part of a cycle, and timers that will fire.
+
+    What is remembered of hosts and origins, up to some hundreds of either, does not count.
+    """
     if collects:
+        parse_authority.cache_clear()
+        parse_origin.cache_clear()
         gc.collect()
     objects = gc.get_objects()
     timers = sum(type(each) is Timer and each.is_pending for each in objects)
