@@ -19,6 +19,7 @@ Not for: profiling. What takes less than 10 ms is not counted at all.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -39,7 +40,8 @@ _STRIDE = 64
 _CLOSE_LOOK = 60.0
 _LOG_INTERVAL = 5.0
 _MAX_STALLS = 16
-_MAX_NAMES = 3
+_MAX_NAMES = 8
+_NUMBER = re.compile(r"0x[0-9a-f]+|[0-9.]+")
 
 
 class LagSnapshot(NamedTuple):
@@ -149,7 +151,7 @@ class Lag:
         if now < self._logged_at + _LOG_INTERVAL:
             self._suppressed += 1
             return
-        names = [name_of(suspect) for suspect in suspects[:_MAX_NAMES]]
+        names = _one_of_each_kind(suspects)
         more = f" ({self._suppressed} more times since the last line)" if self._suppressed else ""
         logger.warning(
             "the loop was held for %.1f s by %s%s",
@@ -170,6 +172,15 @@ class Lag:
         """Stop looking at the clock for each event, when that was done long enough."""
         if now > self._close_look_until:
             self.stride = _STRIDE
+
+
+def _one_of_each_kind(suspects: Sequence[object]) -> list[str]:
+    """Return the names of some: of those that differ by more than numbers, such as addresses."""
+    kinds: dict[str, str] = {}
+    for suspect in suspects:
+        name = name_of(suspect)
+        kinds.setdefault(_NUMBER.sub("", name), name)
+    return list(kinds.values())[:_MAX_NAMES]
 
 
 def _describe(names: list[str], count: int) -> str:

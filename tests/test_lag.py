@@ -141,6 +141,24 @@ def test_the_one_who_held_the_loop_is_named(
     assert len(vars(logged[0])["suspects"]) == 1
 
 
+def test_among_many_events_one_of_each_kind_is_named(
+    network: MemoryNetwork, reactor: VirtualReactor, logged: list[logging.LogRecord]
+) -> None:
+    class Culprit(Witness):
+        pass
+
+    for number in range(60):
+        kind, hooks = (Culprit, {"data": holding(network, 1.5)}) if number == 40 else (Witness, {})
+        _, theirs = network.transport(reactor, kind(**hooks))
+        theirs.send(b"x")
+    reactor.settle()
+    (line,) = messages(logged)
+    assert "one of 60" in line
+    assert "Culprit" in line
+    assert line.endswith("and 58 others")
+    assert len(vars(logged[0])["suspects"]) == 2
+
+
 def test_among_many_events_the_second_time_tells(
     network: MemoryNetwork, reactor: VirtualReactor, logged: list[logging.LogRecord]
 ) -> None:
@@ -158,7 +176,7 @@ def test_among_many_events_the_second_time_tells(
     all_at_once()
     (line,) = messages(logged)
     assert "one of 64, which are watched from now on: " in line
-    assert line.endswith("and 61 others")
+    assert line.endswith("and 63 others")
     network.clock.now += 6
     all_at_once()
     assert vars(logged[1])["suspects"] == [repr(culprit)]
