@@ -13,8 +13,7 @@ are judged by the time at which the wait ended: a callback that holds the loop f
 makes no peer look silent whose bytes lie in the kernel. And everything written in one turn
 leaves together at its end. Who held the loop, and how late it was, ``lag.py`` keeps.
 
-Threads: one thread owns the reactor, the one that created it or called ``run`` or ``run_once``
-last. Other threads may call ``call_soon_threadsafe`` and ``is_own_thread``, nothing else.
+How callbacks get into the queue, and which thread may do what, ``scheduler.py`` says.
 
 Not for: coroutines. See ``asyncio`` for those; ``Reactor.fileno`` lets its loop drive this one.
 """
@@ -26,34 +25,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
 from math import inf
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from reactor.allocator import keep_large_blocks
 from reactor.epoll import data_selector, default_selector
 from reactor.errors import ReactorRunning
-from reactor.event_handler import READ, SENT, EventHandler, Flushable
+from reactor.event_handler import SENT, EventHandler, Flushable
 from reactor.lag import HOLD, STALL, Lag, LagSnapshot
 from reactor.log import guarded, name_of
-from reactor.readiness import Readiness
-from reactor.signals import Signals, orderly_interrupt, wake_on_signals
-from reactor.wakeup import Wakeup
-from reactor.wheel import Timer, TimerWheel
-from reactor.workers import Workers
+from reactor.scheduler import Callback, Scheduler, do_nothing
+from reactor.signals import orderly_interrupt, wake_on_signals
 
 logger = guarded("reactor")
 
-Callback = Callable[..., object]
 Event = tuple[EventHandler, int]
-Result = TypeVar("Result")
 
 RECEIVE_BUFFER_SIZE = 256 * 1024
 
 
-class Reactor(Readiness):
+class Reactor(Scheduler):
     """Dispatch readiness, timers and callbacks in one thread.
 
     Args:
@@ -83,28 +75,18 @@ class Reactor(Readiness):
         tick: float = 0.01,
     ) -> None:
         keep_large_blocks()
-        super().__init__(selector())
+        super().__init__(selector(), clock, tick)
         self._select_data = data_selector(self._selector)
-        self._clock = clock
-        self.time = clock()
-        self._wheel = TimerWheel(tick, self.time, self._call)
-        self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
-        self._handed_over: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._unflushed: deque[Flushable] = deque()
         # Called for every message: as the method itself, without a frame around it.
         self.flush_soon: Callable[[Flushable], None] = self._unflushed.append
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
-        self.thread_id = threading.get_ident()
         self._is_in_turn = False
         self._is_stopping = False
         self._lag = Lag()
         self.lost_since: Callable[[float], float] = self._lag.lost_since
         # From when on time in the present turn is not accounted for, and when the next is due.
         self._mark = self._due = inf
-        self._workers = Workers(self.call_soon_threadsafe)
-        self._signals = Signals(self.call_soon_threadsafe)
-        self._wakeup = Wakeup()
-        self.watch(self._wakeup, self._wakeup.fileno(), READ)
 
     # --- running ----------------------------------------------------------------------------
 
@@ -229,83 +211,6 @@ class Reactor(Readiness):
     ) -> None:
         self.close()
 
-    # --- callbacks and timers ---------------------------------------------------------------
-
-    def call_soon(self, callback: Callback, *args: object) -> None:
-        """Call back in this turn or the next, in the order of the calls. Own thread only."""
-        self._ready.append((callback, args))
-
-    def call_later(self, delay: float, callback: Callback, *args: object) -> Timer:
-        """Call back after a delay.
-
-        Args:
-            delay: seconds from now, never rounded down; 0 or less means the next turn.
-            callback: called with ``args``; an exception is logged and ends nothing.
-
-        Returns:
-            The timer; ``timer.cancel()`` is allowed at any time, in the callback too.
-        """
-        return self.call_at(self._clock() + delay, callback, *args)
-
-    def call_at(self, when: float, callback: Callback, *args: object) -> Timer:
-        """Call back at a time on the reactor's clock; see ``call_later``."""
-        if len(args) == 1:
-            return self._wheel.schedule(when, callback, args[0])
-        return self._wheel.schedule(when, partial(callback, *args) if args else callback)
-
-    def call_soon_threadsafe(self, callback: Callback, *args: object) -> None:
-        """Call back in the reactor's thread. May be called from any thread, and from signals.
-
-        Calls from one thread run in their order.
-
-        Raises:
-            ReactorClosed: nobody would run the callback any more.
-        """
-        self._check_open()
-        self._handed_over.append((callback, args))
-        self._wakeup.wake()
-
-    def is_own_thread(self) -> bool:
-        """Tell whether the calling thread owns the reactor. May be called from any thread."""
-        return threading.get_ident() == self.thread_id
-
-    def run_in_executor(
-        self,
-        function: Callable[..., Result],
-        *args: object,
-        on_done: Callable[[Future[Result]], object] | None = None,
-    ) -> Future[Result]:
-        """Run blocking work in a thread of a pool.
-
-        Args:
-            function: called with ``args`` in another thread; it must not touch the reactor or
-                what the reactor owns.
-            on_done: called in the reactor's thread with the finished future.
-
-        Returns:
-            The future. Do not wait for its result in the reactor's thread.
-
-        Raises:
-            ReactorClosed: the reactor is closed.
-        """
-        self._check_open()
-        return self._workers.run(function, args, on_done)
-
-    def add_signal_handler(self, number: int, callback: Callback, *args: object) -> None:
-        """Call back in the loop when a signal arrives. Main thread only.
-
-        Raises:
-            ValueError: not in the main thread, or no such signal.
-            OSError: the system does not let this signal be handled.
-            ReactorClosed: the reactor is closed.
-        """
-        self._check_open()
-        self._signals.add(number, callback, *args)
-
-    def remove_signal_handler(self, number: int) -> bool:
-        """Restore the handler from before; tell whether there was one of ours."""
-        return self._signals.remove(number)
-
     # --- the parts of a turn ----------------------------------------------------------------
 
     def _check_idle(self) -> None:
@@ -409,14 +314,6 @@ class Reactor(Readiness):
     def _leave_to_parent(self) -> None:
         super()._leave_to_parent()
         # The fork may have come from a callback: the child's turn goes on, to no effect.
-        self.flush_soon = _do_nothing
-        self._wheel = TimerWheel()
-        for queue in (self._ready, self._handed_over):
-            for index in range(len(queue)):
-                queue[index] = (_do_nothing, ())
+        self.flush_soon = do_nothing
         for index in range(len(self._unflushed)):
             self._unflushed[index] = SENT
-
-
-def _do_nothing(*args: object) -> None:
-    """Stand in for what is the parent's to do."""

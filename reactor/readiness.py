@@ -22,7 +22,7 @@ _reactors: weakref.WeakSet[Readiness] = weakref.WeakSet()
 
 
 class Readiness:
-    """Watch descriptors for handlers; the base of ``Reactor``.
+    """Watch descriptors for handlers; the lowest layer of ``Reactor``.
 
     Args:
         selector: an open one.

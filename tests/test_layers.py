@@ -30,7 +30,7 @@ class Row(NamedTuple):
 REACTOR_ROWS = (
     Row("errors protocol event_handler allocator log speedups _speedups"),
     Row("buffers discarder wheel sockets signals wakeup epoll readiness lag workers"),
-    Row("write_transport transport"),
+    Row("write_transport transport tls_transport scheduler"),
     Row("loop listener connector tls"),
     Row("__init__"),
     Row("testing memory memory_tls faults", is_joined=True),
@@ -45,7 +45,10 @@ WEBSOCKET_ROWS = (
         "frame_reader frame_writer assembler deflate deflate_codec head_reader response_reader"
         " plain_request handshake handshake_client retry shared_message"
     ),
-    Row("lifecycle* sender* endpoint* callbacks* connection* message_connection*", is_joined=True),
+    Row(
+        "lifecycle* heartbeat* sender* endpoint* callbacks* connection* message_connection*",
+        is_joined=True,
+    ),
     Row(
         "manager pool session session_manager expiry replay persistence session_store",
         is_joined=True,
@@ -64,6 +67,7 @@ NEIGHBOURS = {
     ("reactor.speedups", "reactor._speedups"),
     ("reactor._speedups", "reactor.speedups"),
     ("reactor.transport", "reactor.write_transport"),
+    ("reactor.tls_transport", "reactor.transport"),
     ("websocket.plain_frames", "websocket.masking"),
     ("websocket.ledger", "websocket.address"),
     ("websocket.ledger", "websocket.events"),

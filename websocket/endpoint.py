@@ -12,8 +12,8 @@
 
 then reading is paused, too. For want of memory (``ledger.py``) it is reading alone.
 
-Not here: how a connection begins and ends (``lifecycle.py``), sending (``sender.py``), what users
-call and override (``connection.py``, ``callbacks.py``).
+Not here: how a connection begins and ends (``lifecycle.py``), its deadlines (``heartbeat.py``),
+sending (``sender.py``), what users call and override (``connection.py``, ``callbacks.py``).
 """
 
 from __future__ import annotations

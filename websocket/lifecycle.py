@@ -1,4 +1,4 @@
-"""How a connection begins, stays alive and ends: states, heartbeat, closing handshake, causes.
+"""How a connection begins and how it ends: states, closing handshake, causes.
 
     CONNECTING ──▶ OPEN ──▶ CLOSING ──▶ CLOSED
         └── refused, unreachable ─────────▲
@@ -14,25 +14,23 @@ How a connection can end:
 
 ``cause`` names the reason in each case; ``on_close`` is called once, last.
 
-Everything that waits is here, in one timer: ``deadlines.py`` says what it waits for.
-
-Not here: messages (``endpoint.py``) and the opening handshake (``upgrade.py``, ``client.py``).
+Not here: how long it waits for what (``heartbeat.py``), messages (``sender.py``, ``endpoint.py``),
+and the opening handshake (``upgrade.py``, ``client.py``).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from reactor import Reactor, Timer, Transport
+from reactor import Reactor, Transport
 from websocket import events
 from websocket.callbacks import Callbacks
 from websocket.causes import Cause
 from websocket.deadlines import Deadlines
-from websocket.errors import InvalidState, PolicyViolation, ProtocolError
+from websocket.errors import InvalidState, ProtocolError
 from websocket.frame import FIN, build_close, parse_close
 from websocket.frame_writer import FrameWriter
 from websocket.http11 import Request
@@ -58,11 +56,17 @@ class State(IntEnum):
     CLOSED = 3
 
 
+# Looked up once: an attribute of an enumeration costs as much as a call.
+_CONNECTING, _OPEN, _CLOSING, _CLOSED = State
+
+
 class Lifecycle(Callbacks):
-    """Lead one connection from its beginning to its end; reactor's thread only.
+    """Lead one connection from its beginning to its end; the base of ``Heartbeat``.
+
+    Reactor's thread only.
 
     Args:
-        reactor: dispatches the transport and fires the timer.
+        reactor: dispatches the transport.
         limits: the limits that the connection keeps.
         is_client: this end is the client.
         statistics: where traffic is counted; by default the connection counts for itself.
@@ -79,11 +83,8 @@ class Lifecycle(Callbacks):
         "_deadlines",
         "_is_deaf",
         "_on_end",
-        "_ping_payload",
         "_request",
-        "reactor",
         "_statistics",
-        "_timer",
         "_transport",
         "_writer",
         "cause",
@@ -93,10 +94,9 @@ class Lifecycle(Callbacks):
         "is_clean",
         "is_client",
         "is_given_up",
-        "last_ping",
-        "latency",
         "limits",
         "opened_at",
+        "reactor",
         "remote_address",
         "session",
         "session_id",
@@ -112,6 +112,7 @@ class Lifecycle(Callbacks):
         statistics: Statistics | None = None,
         on_end: Callable[[Lifecycle], object] | None = None,
     ) -> None:
+        now = reactor.time
         self.reactor = reactor
         self.limits = limits
         self.is_client = is_client
@@ -119,9 +120,7 @@ class Lifecycle(Callbacks):
         self._on_end = on_end
         self._writer = _WRITERS[is_client]
         self._transport: Transport | None = None
-        self._deadlines = Deadlines(limits, reactor.time, reactor.lost_since)
-        self._timer: Timer | None = None
-        self._ping_payload: bytes | None = None
+        self._deadlines = Deadlines(limits, now, reactor.lost_since)
         # Nothing that the peer has sent or will send is handled any more.
         self._is_deaf = False
         self._close_code = _ABNORMAL
@@ -133,11 +132,9 @@ class Lifecycle(Callbacks):
         self._request: Request | bytes | None = None
         self.subprotocol: str | None = None
         self.remote_address: Any = None
-        self.created_at = reactor.time
+        self.created_at = now
         self.opened_at: float | None = None
-        self.last_ping: float | None = None
-        self.latency: float | None = None
-        self.state = State.CONNECTING
+        self.state = _CONNECTING
         self.cause: Cause | None = None
         self.error: Exception | None = None
         self.is_clean = False
@@ -191,7 +188,7 @@ class Lifecycle(Callbacks):
         Raises:
             InvalidState: it was opened or closed before.
         """
-        if self.state is not State.CONNECTING:
+        if self.state is not _CONNECTING:
             raise InvalidState(f"{self!r} has been opened before: make a new one")
         self._transport = transport
         self._request = request
@@ -199,7 +196,7 @@ class Lifecycle(Callbacks):
         self.remote_address = transport.get_extra_info("peername")
         self._deadlines.received_at = self._deadlines.message_at = self.reactor.time
         self.opened_at = self.reactor.time
-        self.state = State.OPEN
+        self.state = _OPEN
         transport.set_write_buffer_limits(self.limits.write_soft_mark)
         transport.set_protocol(self)
         self._arm()
@@ -208,7 +205,7 @@ class Lifecycle(Callbacks):
 
     def refuse(self, error: Exception, cause: Cause) -> None:
         """Give up before the connection was opened: ``on_error``, and no ``on_close``."""
-        if self.state is State.CONNECTING:
+        if self.state is _CONNECTING:
             self._set_cause(cause)
             self.error = error
             events.not_opened(self, error)
@@ -227,10 +224,10 @@ class Lifecycle(Callbacks):
         Raises:
             ValueError: a code that must not be sent, or too long a reason; nothing happened.
         """
-        if self.state is State.CONNECTING:
+        if self.state is _CONNECTING:
             self._set_cause(cause)
             self._finish()
-        elif self.state is State.OPEN:
+        elif self.state is _OPEN:
             self._start_closing(cause, code, reason)
             self._arm()
 
@@ -247,7 +244,7 @@ class Lifecycle(Callbacks):
 
     def _enter_closing(self) -> None:
         """Let no message pass any more; the caller arms the timer, unless that ends the stream."""
-        self.state = State.CLOSING
+        self.state = _CLOSING
         self._deadlines.close_by = self.reactor.time + self.limits.close_timeout
 
     def _receive_close(self, payload: bytes) -> None:
@@ -257,7 +254,7 @@ class Lifecycle(Callbacks):
             self._fail(error)
             return
         self.is_clean = True
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             # RFC 6455, 5.5.1: answer with a close frame that echoes the code.
             self._start_closing(Cause.CLOSED_BY_PEER, code, "")
             self._close_reason = reason
@@ -277,7 +274,7 @@ class Lifecycle(Callbacks):
     def _fail(self, error: ProtocolError) -> None:
         """Fail the connection because of what the peer did (RFC 6455, 7.1.7)."""
         assert self._transport is not None
-        was_open = self.state is State.OPEN
+        was_open = self.state is _OPEN
         self._is_deaf = True
         self._set_cause(error.cause)
         if was_open:
@@ -305,14 +302,14 @@ class Lifecycle(Callbacks):
     def eof_received(self) -> None:
         """Take note that the peer ended its stream; the transport closes ours."""
         self._set_cause(Cause.PEER_EOF)
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             # A peer that does not read what we have sent so far must not keep us waiting.
             self._enter_closing()
             self._arm()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Finish; called by the transport, once."""
-        was_open = self.state is State.OPEN
+        was_open = self.state is _OPEN
         self._set_cause(Cause.ABORTED if error is None else _cause_of(error))
         self._finish()
         events.closed(self, self._close_code, self._close_reason)
@@ -323,90 +320,21 @@ class Lifecycle(Callbacks):
 
     def _finish(self) -> None:
         """Let go of everything."""
-        self.state = State.CLOSED
+        self.state = _CLOSED
         self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
         # Whoever waits for the end may hold on to this connection, in a circle.
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             self._call_user(on_end, self)
 
+    def _write(self, buffers: tuple[bytes, ...]) -> None:
+        assert self._transport is not None
+        self._statistics.bytes_out += self._transport.writelines(buffers)
+
     def _set_cause(self, cause: Cause) -> None:
         """Keep the first cause, unless it is a closing handshake of ours that was not answered."""
         if self.cause is None or (self.cause is Cause.CLOSED_BY_US and not self.is_clean):
             self.cause = cause
-
-    # --- time ---------------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        """Make the timer fire no later than the next deadline."""
-        due = self._deadlines.next_due()
-        if due is None:
-            return
-        if self._timer is not None:
-            if self._timer.is_pending and self._timer.due <= due:
-                return
-            self._timer.cancel()
-        # Not as a bound method, which each connection would keep.
-        self._timer = self.reactor.call_at(due, Lifecycle._on_timer, self)
-
-    def _on_timer(self) -> None:
-        now = self.reactor.time
-        cause = self._deadlines.due(now)
-        if cause is not None:
-            self._time_out(cause)
-        elif self._deadlines.ping_is_due(now):
-            self._ask_for_life(now)
-        self._arm()
-
-    def _ask_for_life(self, now: float) -> None:
-        """Send a ping, and count the silence from when its last byte has left the process."""
-        assert self._transport is not None
-        deadlines = self._deadlines
-        deadlines.pinged_at, deadlines.ping_queued_at = None, now
-        # Random, so that a pong can only come from someone who saw the ping.
-        self._ping(os.urandom(8))
-        if self._transport is not None:
-            self._transport.when_sent(self._ping_left)
-
-    def _ping_left(self) -> None:
-        self.last_ping = self.reactor.time
-        self._deadlines.ping_left(self.reactor.time)
-        self._arm()
-
-    def _time_out(self, cause: Cause) -> None:
-        if cause is Cause.PING_TIMEOUT:
-            self._cut(cause, CloseCode.INTERNAL_ERROR, "no answer to a ping")
-        elif cause is Cause.SLOW_CONSUMER:
-            self._cut(cause, CloseCode.POLICY_VIOLATION, "too slow a consumer")
-        elif cause is Cause.MESSAGE_TIMEOUT:
-            self._fail(PolicyViolation("message took too long", cause=cause))
-        elif cause is Cause.IDLE_TIMEOUT:
-            self.end(cause, CloseCode.GOING_AWAY, "idle")
-        else:
-            self._drop(cause)
-
-    def _ping(self, payload: bytes) -> bool:
-        if self.state is not State.OPEN:
-            return False
-        self.last_ping = self.reactor.time
-        self._ping_payload = payload
-        self._write(self._writer.encode(FIN | Opcode.PING, payload))
-        return True
-
-    def _match_pong(self, payload: bytes) -> bool:
-        """Measure the latency; tell whether this answers our last ping, for the first time."""
-        # RFC 6455, 5.5.3: a pong carries its ping's payload; other pongs measure nothing.
-        if payload != self._ping_payload or self.last_ping is None:
-            return False
-        self.latency = self.reactor.time - self.last_ping
-        self._ping_payload = None
-        return True
-
-    def _write(self, buffers: tuple[bytes, ...]) -> None:
-        assert self._transport is not None
-        self._statistics.bytes_out += self._transport.writelines(buffers)
 
     # --- exceptions of the user's methods -----------------------------------------------------
 
@@ -419,7 +347,7 @@ class Lifecycle(Callbacks):
     def _handler_failed(self, error: Exception) -> None:
         """Make an exception of the user's code cost this connection, and nothing else."""
         events.handler_failed(self, error, "a handler")
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             self.end(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR, "internal error")
             self._report(error)
 
@@ -438,6 +366,12 @@ class Lifecycle(Callbacks):
             seen.add(id(error))
             error.__traceback__ = None
             error = error.__cause__ or error.__context__
+
+    # --- what Heartbeat does ------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Make the timer fire no later than the next deadline; called when one may be nearer."""
+        raise NotImplementedError
 
 
 def _cause_of(error: Exception) -> Cause:

@@ -25,13 +25,15 @@ from websocket.backlog import Backlog, Waiting
 from websocket.causes import OFFENCES, Cause
 from websocket.frame import FIN
 from websocket.frame_writer import Payload, encode_message
-from websocket.lifecycle import Lifecycle, State
+from websocket.heartbeat import Heartbeat
+from websocket.lifecycle import State
 from websocket.opcodes import CloseCode, Opcode
 from websocket.policies import SlowConsumer
 
 if TYPE_CHECKING:
     from reactor import Reactor
     from websocket.deflate_codec import Compressor
+    from websocket.lifecycle import Lifecycle
     from websocket.limits import Limits
     from websocket.shared_message import SharedMessage
     from websocket.statistics import Statistics
@@ -42,7 +44,7 @@ _OPEN = State.OPEN
 _POINTLESS = OFFENCES | {Cause.CLOSED_BY_PEER, Cause.PING_TIMEOUT}
 
 
-class Sender(Lifecycle):
+class Sender(Heartbeat):
     """Send the messages and control frames of one connection; reactor's thread only.
 
     Takes the arguments of ``Lifecycle``.
