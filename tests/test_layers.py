@@ -29,7 +29,7 @@ class Row(NamedTuple):
 # The lowest row first.
 REACTOR_ROWS = (
     Row("errors protocol event_handler allocator log speedups _speedups"),
-    Row("buffers discarder wheel sockets signals wakeup epoll readiness lag workers"),
+    Row("buffers discarder wheel sockets signals wakeup epoll busy_poll readiness lag workers"),
     Row("write_transport transport tls_transport scheduler"),
     Row("loop listener connector tls"),
     Row("__init__"),

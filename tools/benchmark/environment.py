@@ -24,7 +24,7 @@ from commands import output_of, run_logged
 
 from benchmark.processes import KIB
 from benchmark.scenarios import TLS, Scenario
-from benchmark.servers import ACCELERATED, SERVERS, Server, last_line
+from benchmark.servers import ACCELERATED, BUSY, SERVERS, Server, last_line
 
 WORK = ROOT / ".tox" / "benchmark"
 LOGS = WORK / "logs"
@@ -207,7 +207,7 @@ def add_ours(prepared: Prepared, ours: Sequence[Server], python: str, is_named: 
     title, folder, implementation = install_ours(python)
     for server in ours:
         name = f"{server.name}@{title}" if is_named else server.name
-        if server.name == ACCELERATED and implementation != "accelerated":
+        if server.name in (ACCELERATED, BUSY) and implementation != "accelerated":
             prepared.missing[name] = "the accelerator was not built"
             continue
         prepared.servers.append(replace(server, name=name, python=python, folder=str(folder)))

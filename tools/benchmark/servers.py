@@ -25,7 +25,7 @@ HOST = "127.0.0.1"
 TOOLS = ROOT / "tools"
 CERTIFICATE = ROOT / "tests" / "certificates" / "server.pem"
 
-PURE, ACCELERATED = "ours-pure", "ours-accelerated"
+PURE, ACCELERATED, BUSY = "ours-pure", "ours-accelerated", "ours-busy-poll"
 OURS = (PURE, ACCELERATED)
 
 # Seconds for a server to listen.
@@ -67,7 +67,7 @@ class Server:
     @property
     def is_ours(self) -> bool:
         """Tell whether it is one of ours, under whatever interpreter."""
-        return self.name.startswith(OURS)
+        return self.name.startswith((*OURS, BUSY))
 
     def can(self, scenario: Scenario) -> bool:
         """Tell whether it can be put under a load."""
@@ -122,6 +122,8 @@ _ALL = (
         compression=_OURS,
         environment={"REACTOR_WEBSOCKET_PURE": "1"},
     ),
+    # Half a millisecond awake after each message: a processor for latency.
+    Server(BUSY, "ours_echo", "websocket", options=("--busy-poll", "0.0005"), compression=_OURS),
     _PICOWS,
     _with_uvloop(_PICOWS),
     _AIOHTTP,
@@ -151,7 +153,7 @@ def select(names: str) -> list[str]:
     """Return the servers that a list of names with commas stands for.
 
     Args:
-        names: of servers; "ours" for both of ours, "all" for all.
+        names: of servers; "ours" for ours, pure and accelerated, "all" for all.
 
     Raises:
         ValueError: there is none of that name.

@@ -1,7 +1,8 @@
 """What the scripts of this folder share: their options, the certificate, the loop of asyncio.
 
 Each script is one server for the benchmark, started as
-``python -m benchmark.peers.NAME PORT [--loop uvloop] [--deflate] [--tls PEM]``.
+``python -m benchmark.peers.NAME PORT [--loop uvloop] [--deflate] [--tls PEM]``;
+ours also takes ``[--busy-poll SECONDS]``.
 It listens on 127.0.0.1, echoes each message on ``/`` with its own type, and sends what arrives on
 ``/publish`` to everybody else.
 """
@@ -28,6 +29,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("port", type=int)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("--deflate", action="store_true", help="agree to compression")
+    parser.add_argument("--busy-poll", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--tls", metavar="PEM", help="certificate and key, for TLS")
     return parser.parse_args()
 

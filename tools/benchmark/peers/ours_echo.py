@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmark.peers import options
 
+from reactor import Reactor
 from websocket import Connection, Limits, Server
 
 # The one limit that a load would hit: idle.py holds up to 19,500 connections, and by default there
@@ -45,5 +46,6 @@ server = Server(
     limits=LIMITS,
     compression=settings.deflate,
     tls=tls,
+    reactor=Reactor(busy_poll=settings.busy_poll),
 )
 server.run()
