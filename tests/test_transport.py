@@ -148,7 +148,7 @@ def test_what_the_peer_sends_arrives_once_and_in_order(stage: Stage) -> None:
 def test_one_event_is_one_receive(stage: Stage) -> None:
     witness = Witness()
     _, theirs = start(stage, witness)
-    theirs.feed(bytes(MIB))
+    theirs.feed(bytes(2 * MIB))
     stage.reactor.run_once(0)
     assert our_socket(theirs).calls["recv_into"] == 1
     assert len(witness.received) == len(stage.reactor.receive_buffer)
