@@ -26,7 +26,7 @@ from websocket.errors import FrameTooLarge, InvalidFrame, InvalidPayload, Policy
 from websocket.frame import FIN, OPCODE, RSV1
 from websocket.limits import KIB, Limits
 from websocket.masking import Bytes
-from websocket.opcodes import Opcode
+from websocket.opcodes import BINARY, CONTINUATION, TEXT
 
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 # RFC 3629, 3: what would encode U+D800 to U+DFFF is not UTF-8.
@@ -58,7 +58,7 @@ class _Incomplete:
     def __init__(self, head: int) -> None:
         self.chunks: list[bytes | bytearray] = []
         self.held = 0
-        is_text = head & OPCODE == Opcode.TEXT
+        is_text = head & OPCODE == TEXT
         self.decoder: codecs.IncrementalDecoder | None = _new_utf8_decoder() if is_text else None
         self.is_compressed = bool(head & RSV1)
         self.fragments = 0
@@ -109,11 +109,11 @@ class Assembler:
         limits, message = self._limits, self._message
         # RFC 6455, 5.4: fragments of one message MUST NOT be interleaved with another one's.
         if message is None:
-            if head & OPCODE == Opcode.CONTINUATION:
+            if head & OPCODE == CONTINUATION:
                 raise InvalidFrame("continuation frame continues nothing")
             size, is_compressed = length, bool(head & RSV1)
         else:
-            if head & OPCODE != Opcode.CONTINUATION:
+            if head & OPCODE != CONTINUATION:
                 raise InvalidFrame("new message inside a fragmented one")
             if message.fragments >= limits.max_fragments:
                 raise PolicyViolation("too many fragments", cause=Cause.TOO_MANY_FRAGMENTS)
@@ -178,8 +178,8 @@ class Assembler:
         payload = b"".join(message.chunks)
         self._message = None
         if is_text:
-            return Opcode.TEXT, payload.decode()
-        return Opcode.BINARY, payload
+            return TEXT, payload.decode()
+        return BINARY, payload
 
     def discard(self) -> None:
         """Forget the message that is incomplete, and whatever the inflater remembers."""

@@ -27,7 +27,7 @@ from websocket.deflate_codec import Inflater
 from websocket.errors import PolicyViolation
 from websocket.frame_reader import FrameReader
 from websocket.lifecycle import State
-from websocket.opcodes import CloseCode, Opcode
+from websocket.opcodes import BINARY, CLOSE, PING, PONG, CloseCode
 from websocket.policies import Excess
 from websocket.ratelimit import Arrivals, TokenBucket
 from websocket.sender import Sender
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 # Looked up once: an attribute of an enumeration costs as much as a call.
 _OPEN = State.OPEN
-_BINARY = int(Opcode.BINARY)
 # Shared by all connections that hold nothing; never changed.
 _NOTHING_HELD: list[tuple[int, Any]] = []
 
@@ -176,7 +175,7 @@ class Endpoint(Sender):
                 if self._is_paused or self._is_deaf or done == self.limits.turn_frames:
                     break
                 done += 1
-                if opcode > _BINARY:
+                if opcode > BINARY:
                     self._receive_control(opcode, message)
                     continue
                 # RFC 6455, 5.5.1: after a close frame was sent, further data is of no interest.
@@ -238,14 +237,14 @@ class Endpoint(Sender):
         self._handle(items)
 
     def _receive_control(self, opcode: int, payload: bytes) -> None:
-        if opcode == Opcode.CLOSE:
+        if opcode == CLOSE:
             self._receive_close(payload)
         elif self.state is _OPEN:
             # The answer to our own ping is no burden: idle peers send nothing else.
-            is_answer = opcode == Opcode.PONG and self._match_pong(payload)
+            is_answer = opcode == PONG and self._match_pong(payload)
             if not (is_answer or self._control_is_allowed()):
                 self._fail(PolicyViolation("too many control frames"))
-            elif opcode == Opcode.PING:
+            elif opcode == PING:
                 self._send_pong(payload)
                 self._call_user(self.on_ping, payload)
             else:

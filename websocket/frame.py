@@ -31,7 +31,7 @@ from websocket.errors import (
     InvalidOpcode,
     InvalidPayload,
 )
-from websocket.opcodes import Opcode, is_valid_on_wire
+from websocket.opcodes import BINARY, TEXT, Opcode, is_valid_on_wire
 
 FIN = 0x80
 RSV1 = 0x40
@@ -152,7 +152,7 @@ def judge_head(head: int, *, rsv1_is_allowed: bool) -> None:
     if head & (RSV2 | RSV3):
         raise InvalidFrame("reserved bit RSV2 or RSV3 is set")
     # RFC 7692, 6: RSV1 stands on the first frame of a message, never on a control frame.
-    if head & RSV1 and (not rsv1_is_allowed or opcode not in (Opcode.TEXT, Opcode.BINARY)):
+    if head & RSV1 and (not rsv1_is_allowed or opcode not in (TEXT, BINARY)):
         raise InvalidFrame("reserved bit RSV1 is set")
     # RFC 6455, 5.2: if an unknown opcode is received, fail the connection.
     if opcode not in _OPCODES:

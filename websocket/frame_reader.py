@@ -29,7 +29,7 @@ from websocket.frame import (
 )
 from websocket.limits import KIB
 from websocket.masking import Bytes, apply_mask, rotate_key
-from websocket.opcodes import Opcode
+from websocket.opcodes import BINARY, CLOSE, CONTINUATION
 from websocket.plain_frames import read_plain_frames
 
 _KEY_SIZE = 4
@@ -201,7 +201,7 @@ class FrameReader:
         field = second & ~MASK
         judge_head(head, rsv1_is_allowed=self._assembler.inflater is not None)
         judge_masking(bool(second & MASK), must_be_masked=self._is_masked)
-        is_control = bool(head & Opcode.CLOSE)
+        is_control = bool(head & CLOSE)
         if is_control:
             judge_control(head, field)
         key_at = at + 2 + _EXTENDED_SIZES.get(field, 0)
@@ -226,14 +226,14 @@ class FrameReader:
         opcode = head & OPCODE
         payload = self._unmask(piece, key)
         is_whole = len(piece) == length
-        if opcode >= Opcode.CLOSE:
+        if opcode >= CLOSE:
             items.append((opcode, payload))
-            self.is_finished = opcode == Opcode.CLOSE
-        elif is_whole and head & FIN and opcode != Opcode.CONTINUATION:
+            self.is_finished = opcode == CLOSE
+        elif is_whole and head & FIN and opcode != CONTINUATION:
             if head & RSV1:
                 assert self._assembler.inflater is not None
                 payload = self._assembler.inflater.inflate(payload, self._whole_limit)
-            items.append((opcode, payload if opcode == Opcode.BINARY else _text(payload)))
+            items.append((opcode, payload if opcode == BINARY else _text(payload)))
         else:
             self._assembler.begin(head, length)
             self._assembler.append(payload)

@@ -21,7 +21,7 @@ from websocket.causes import Cause
 from websocket.errors import PolicyViolation
 from websocket.frame import FIN
 from websocket.lifecycle import Lifecycle, State
-from websocket.opcodes import CloseCode, Opcode
+from websocket.opcodes import PING, CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ class Heartbeat(Lifecycle):
             return False
         self.last_ping = self.reactor.time
         self._ping_payload = payload
-        self._write(self._writer.encode(FIN | Opcode.PING, payload))
+        self._write(self._writer.encode(FIN | PING, payload))
         return True
 
     def _match_pong(self, payload: bytes) -> bool:

@@ -35,7 +35,7 @@ from websocket.frame import FIN, build_close, parse_close
 from websocket.frame_writer import FrameWriter
 from websocket.http11 import Request
 from websocket.limits import Limits
-from websocket.opcodes import CloseCode, Opcode
+from websocket.opcodes import CLOSE, CloseCode
 from websocket.plain_request import read_plain_request
 from websocket.statistics import Statistics
 
@@ -58,6 +58,7 @@ class State(IntEnum):
 
 # Looked up once: an attribute of an enumeration costs as much as a call.
 _CONNECTING, _OPEN, _CLOSING, _CLOSED = State
+_ABORTED, _CLOSED_BY_PEER, _CLOSED_BY_US = Cause.ABORTED, Cause.CLOSED_BY_PEER, Cause.CLOSED_BY_US
 
 
 class Lifecycle(Callbacks):
@@ -235,7 +236,7 @@ class Lifecycle(Callbacks):
 
     def _start_closing(self, cause: Cause, code: int | None, reason: str) -> None:
         """Send a close frame; the caller arms the timer, unless that ends the stream."""
-        frame = self._writer.encode(FIN | Opcode.CLOSE, build_close(code, reason))
+        frame = self._writer.encode(FIN | CLOSE, build_close(code, reason))
         self._set_cause(cause)
         self._close_code = CloseCode.NO_STATUS if code is None else code
         self._close_reason = reason
@@ -256,7 +257,7 @@ class Lifecycle(Callbacks):
         self.is_clean = True
         if self.state is _OPEN:
             # RFC 6455, 5.5.1: answer with a close frame that echoes the code.
-            self._start_closing(Cause.CLOSED_BY_PEER, code, "")
+            self._start_closing(_CLOSED_BY_PEER, code, "")
             self._close_reason = reason
         assert self._transport is not None
         # RFC 6455, 7.1.1: the server closes the TCP connection first; a client waits for that.
@@ -310,7 +311,7 @@ class Lifecycle(Callbacks):
     def connection_lost(self, error: Exception | None) -> None:
         """Finish; called by the transport, once."""
         was_open = self.state is _OPEN
-        self._set_cause(Cause.ABORTED if error is None else _cause_of(error))
+        self._set_cause(_ABORTED if error is None else _cause_of(error))
         self._finish()
         events.closed(self, self._close_code, self._close_reason)
         if was_open and error is not None:
@@ -333,7 +334,7 @@ class Lifecycle(Callbacks):
 
     def _set_cause(self, cause: Cause) -> None:
         """Keep the first cause, unless it is a closing handshake of ours that was not answered."""
-        if self.cause is None or (self.cause is Cause.CLOSED_BY_US and not self.is_clean):
+        if self.cause is None or (self.cause is _CLOSED_BY_US and not self.is_clean):
             self.cause = cause
 
     # --- exceptions of the user's methods -----------------------------------------------------

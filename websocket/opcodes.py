@@ -21,6 +21,11 @@ class Opcode(IntEnum):
         return self >= Opcode.CLOSE
 
 
+# As plain numbers, for what is done with each frame: on Python 3.11, to look up a member of an
+# enumeration takes as long as a call.
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = map(int, Opcode)
+
+
 class CloseCode(IntEnum):
     """Name why a connection ends (RFC 6455, 7.4.1, and the IANA registry it founded)."""
 

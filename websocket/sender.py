@@ -27,7 +27,7 @@ from websocket.frame import FIN
 from websocket.frame_writer import Payload, encode_message
 from websocket.heartbeat import Heartbeat
 from websocket.lifecycle import State
-from websocket.opcodes import CloseCode, Opcode
+from websocket.opcodes import PONG, CloseCode
 from websocket.policies import SlowConsumer
 
 if TYPE_CHECKING:
@@ -247,13 +247,13 @@ class Sender(Heartbeat):
             # RFC 6455, 5.5.3: only the most recent ping needs an answer.
             self._owed_pong = payload
         else:
-            self._write(self._writer.encode(FIN | Opcode.PONG, payload))
+            self._write(self._writer.encode(FIN | PONG, payload))
 
     def _pay_pong(self) -> None:
         """Send the pong that was held back."""
         payload, self._owed_pong = self._owed_pong, None
         if payload is not None:
-            self._write(self._writer.encode(FIN | Opcode.PONG, payload))
+            self._write(self._writer.encode(FIN | PONG, payload))
 
     # --- ending -------------------------------------------------------------------------------
 
