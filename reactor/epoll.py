@@ -85,7 +85,10 @@ if sys.platform == "linux":
             return [(key(fd), _MASKS[event & 31]) for fd, event in batch if fd in data]
 
         def select_data(self, timeout: float | None) -> list[tuple[Any, int]]:
-            """Wait as ``select``, and return what was registered instead of keys."""
+            """Wait as ``select``, and return what was registered instead of keys.
+
+            This is what the reactor calls: who overrides ``select`` overrides this, too.
+            """
             data = self._data
             if timeout is not None:
                 timeout = ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0

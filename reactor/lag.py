@@ -41,7 +41,8 @@ _CLOSE_LOOK = 60.0
 _LOG_INTERVAL = 5.0
 _MAX_STALLS = 16
 _MAX_NAMES = 8
-_NUMBER = re.compile(r"0x[0-9a-f]+|[0-9.]+")
+# Addresses stand in quotes.
+_NUMBER = re.compile(r"'[^']*'|0x[0-9a-f]+|[0-9.]+")
 
 
 class LagSnapshot(NamedTuple):

@@ -8,7 +8,8 @@ see an end instead of silence), then rests for a second and goes on by itself.
 Who has waited through such a rest, or while the loop was late, may have given up meanwhile, and the
 system hands out his connection all the same, with the request that nobody waits for. Where that is
 possible, he is looked for and left out: the dead must cost neither the work nor the limits of the
-living. (Linux alone tells; elsewhere he is found to be gone after the handshake.)
+living. (Linux alone tells; elsewhere he is found to be gone after the handshake.) Who has only
+ended his half of the stream cannot be told from the others, and counts as gone, too.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class AcceptCounts:
     Attributes:
         failures: how often the process lacked the descriptors or the memory for a connection.
         turned_away: connections that were closed at once for that.
-        abandoned: connections that their clients had given up before they were accepted.
+        abandoned: connections that their clients had reset or ended before they were accepted,
+            when that came late; who ends only the own half of the stream counts among them.
     """
 
     __slots__ = ("abandoned", "failures", "turned_away")
@@ -206,13 +208,13 @@ class Listener:
 
     def _shed(self, acceptor: _Acceptor, error: OSError) -> None:
         """Turn away what waits, using the reserve descriptor, and rest."""
-        self._report(error)
         self._close_reserve()
         with contextlib.suppress(OSError):
             for _ in range(self._accept_batch):
                 close_socket(acceptor.sock.accept()[0])
                 self.counts.turned_away += 1
         self._open_reserve()
+        self._report(error)
         self._rest(acceptor)
 
     def _rest(self, acceptor: _Acceptor) -> None:

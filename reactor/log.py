@@ -43,12 +43,16 @@ def guarded(name: str) -> logging.Logger:
 def name_of(thing: object) -> str:
     """Return a readable name for a callback or a handler; it never raises."""
     try:
-        if isinstance(thing, partial):  # a timer's callback with its arguments
+        argument = None
+        if isinstance(thing, partial):  # a callback with its arguments
+            argument = thing.args[0] if thing.args else None
             thing = thing.func
         name = getattr(thing, "__qualname__", None)
         if name is None:
             return repr(thing)[:_MAX_NAME]
         owner = getattr(thing, "__self__", None)
+        if owner is None and getattr(type(argument), name.rpartition(".")[2], None) is thing:
+            owner = argument  # a method, and what it is called on
         return name if owner is None else f"{name} of {owner!r}"[:_MAX_NAME]
     except Exception:
         # What raised once may raise here again, and a log entry must not end the loop.

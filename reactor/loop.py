@@ -25,6 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from types import TracebackType
 from typing import Any
@@ -309,12 +310,12 @@ class Reactor(Scheduler):
         try:
             callback(*args)
         except Exception:
-            logger.exception("callback %s raised", name_of(callback))
+            logger.exception("callback %s raised", name_of(partial(callback, *args)))
         held = self._clock() - began
         if held > HOLD:
             # Whatever goes on around it is not to blame for this.
             self._mark += held
-            self._lag.add_hold(held, began + held, [callback])
+            self._lag.add_hold(held, began + held, [partial(callback, *args)])
 
     def _contain(self, culprit: EventHandler | Flushable, error: Exception) -> None:
         """Make an exception cost the handler that raised it, and nothing else."""

@@ -475,6 +475,24 @@ def test_h76_what_has_gathered_while_we_did_not_read_is_no_flood(
     assert len(connection.messages) == 6
 
 
+def test_h76_a_trickle_after_a_pause_saves_up_no_credit(stage: Stage) -> None:
+    policy = Deflate(inflate_rate=1.0 * MIB)
+    connection, peer = compressing(stage, False, policy)
+    for _ in range(200):  # more than one turn handles, so reading stops for a moment
+        peer.send_frame(BINARY, b"")
+    stage.settle()
+    for _ in range(600):
+        peer.send_frame(BINARY, b"x")
+        stage.settle()
+        stage.pass_time(0.05)
+    before = len(connection.messages)
+    bomb = deflated(bytes(MIB))
+    for _ in range(5):
+        send_compressed(peer, bomb, BINARY)
+    check_failed(stage, connection, peer, 1008, Cause.RATE_LIMITED)
+    assert len(connection.messages) - before <= 2
+
+
 def test_the_time_for_a_message_covers_compressed_ones(stage: Stage) -> None:
     connection, peer = compressing(stage, limits=Limits(ping_interval=None, message_timeout=60.0))
     send_compressed(peer, HELLO[:2], fin=False)

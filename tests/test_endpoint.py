@@ -624,3 +624,23 @@ def test_one_encoded_frame_goes_to_many(stage: Stage) -> None:
     assert [connection.send_encoded(frame) for connection, _ in pairs] == [True, False, True]
     stage.settle()
     assert [peer.receive()[0][0] for _, peer in pairs] == [Opcode.TEXT, Opcode.CLOSE, Opcode.TEXT]
+
+
+@pytest.mark.parametrize("ending", ["good", "bad"])
+def test_nothing_is_handled_behind_the_end_of_the_stream(stage: Stage, ending: str) -> None:
+    """A burst that takes several turns, a close frame behind it, and then a reset."""
+    payload = build_close(1000) if ending == "good" else b"x"
+    for turns in range(1, 5):
+        connection, peer = stage.connection()
+        for _ in range(3 * Limits().turn_frames):
+            peer.send_frame(Opcode.BINARY, b"x")
+        peer.send_frame(Opcode.CLOSE, payload)
+        for _ in range(turns):
+            stage.reactor.run_once(0)
+        peer.sock.reset()
+        stage.settle()
+        handled = len(connection.messages)
+        assert connection.state is State.CLOSED
+        stage.settle()
+        assert len(connection.messages) == handled
+        assert connection.events[-1][0] == "close"

@@ -45,6 +45,18 @@ def test_repeated_names_keep_their_order() -> None:
     assert headers.get_all("host") == ["a"]
 
 
+def test_a_field_that_stands_twice_is_not_the_only_one_whenever_that_is_asked() -> None:
+    headers = parse_fields("A: 1\r\na: 2\r\nB: 3\r\n")
+    assert (headers.get_only("A"), headers.get_only("b"), headers.get_only("C")) == (
+        None,
+        "3",
+        None,
+    )
+    headers.compact()
+    assert headers.get_only("a") is None
+    assert Headers([("A", "1"), ("a", "2")]).get_only("a") is None
+
+
 def test_what_get_all_returned_is_the_callers_own() -> None:
     headers = Headers(PAIRS)
     headers.get_all("x-two").clear()

@@ -159,6 +159,34 @@ def test_among_many_events_one_of_each_kind_is_named(
     assert len(vars(logged[0])["suspects"]) == 2
 
 
+def test_addresses_make_no_kinds(
+    network: MemoryNetwork, reactor: VirtualReactor, logged: list[logging.LogRecord]
+) -> None:
+    for number in range(60):
+        hooks = {"data": holding(network, 1.5)} if number == 40 else {}
+        peername = (f"2001:db8::{number:x}", 50_000 + number, 0, 0)
+        _, theirs = network.transport(reactor, Witness(**hooks), peername=peername)
+        theirs.send(b"x")
+    reactor.settle()
+    assert len(vars(logged[0])["suspects"]) == 1
+
+
+def test_a_timer_that_was_given_its_object_names_it(
+    network: MemoryNetwork, reactor: VirtualReactor, logged: list[logging.LogRecord]
+) -> None:
+    class Clockwork:
+        def __repr__(self) -> str:
+            return "<Clockwork 7>"
+
+        def tick(self) -> None:
+            network.clock.now += 2
+
+    reactor.call_later(1, Clockwork.tick, Clockwork())
+    reactor.pass_time(2)
+    (line,) = messages(logged)
+    assert line.endswith("Clockwork.tick of <Clockwork 7>")
+
+
 def test_among_many_events_the_second_time_tells(
     network: MemoryNetwork, reactor: VirtualReactor, logged: list[logging.LogRecord]
 ) -> None:

@@ -604,6 +604,8 @@ LEAVES: dict[str, Callable[[MemorySocket], None]] = {
     "closed": MemorySocket.close,
     "reset": MemorySocket.reset,
     "asked and closed": ask_and_close,
+    # It might read an answer, but most who end their half have gone.
+    "half-closed": lambda end: end.shutdown(socket.SHUT_WR),
 }
 
 

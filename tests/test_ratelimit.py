@@ -207,10 +207,12 @@ def test_what_was_not_read_may_have_come_since_then_until_there_is_a_break() -> 
     arrivals.stop(12.0)
     assert arrivals.earliest(50.0, nothing_lost) == 10.0
     arrivals.go(50.0)
-    assert [arrivals.earliest(50 + part, nothing_lost) for part in (0, 0.09, 0.18)] == [10.0] * 3
+    # 40 seconds were not read: of what comes now, nothing can be older.
+    earliest = [arrivals.earliest(50 + part, nothing_lost) for part in (0, 0.09, 0.18)]
+    assert earliest == pytest.approx([10.0, 10.09, 10.18])
     arrivals.stop(50.2)
     arrivals.go(50.25)
-    assert arrivals.earliest(50.3, nothing_lost) == 10.0
+    assert arrivals.earliest(50.3, nothing_lost) == pytest.approx(10.25)
     assert arrivals.earliest(50.5, nothing_lost) == 50.5
     arrivals.stop(60.0)
     arrivals.go(61.0)
@@ -218,8 +220,21 @@ def test_what_was_not_read_may_have_come_since_then_until_there_is_a_break() -> 
     assert arrivals.earliest(71.0, nothing_lost) == 70.0
 
 
+def test_a_trickle_saves_up_nothing_beyond_what_was_not_read() -> None:
+    arrivals = Arrivals(0.0)
+    arrivals.stop(10.0)
+    arrivals.go(10.5)
+    for step in range(1, 1_000):
+        now = 10.5 + step / 20
+        assert arrivals.earliest(now, nothing_lost) == pytest.approx(now - 0.5)
+
+
 def test_what_could_not_be_read_in_a_stall_may_have_come_in_it() -> None:
     arrivals = Arrivals(0.0)
-    assert arrivals.earliest(100.0, lambda moment: 60.0 if moment < 100 else 0.0) == 40.0
-    assert arrivals.earliest(100.05, lambda moment: 60.0 if moment < 100 else 0.0) == 40.0
-    assert arrivals.earliest(101.0, lambda moment: 60.0 if moment < 100 else 0.0) == 101.0
+
+    def lost(moment: float) -> float:
+        return 60.0 if moment < 100 else 0.0
+
+    assert arrivals.earliest(100.0, lost) == 40.0
+    assert arrivals.earliest(100.05, lost) == pytest.approx(40.05)
+    assert arrivals.earliest(101.0, lost) == 101.0

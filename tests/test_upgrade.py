@@ -20,6 +20,7 @@ from support import (
     upgrade_request,
 )
 
+from reactor import Reactor
 from websocket import (
     Connection,
     Frame,
@@ -117,6 +118,45 @@ def test_the_request_is_read_again_when_somebody_asks_for_it_later(stage: Stage)
     assert (request.method, request.target, request.query) == ("GET", "/chat?room=1", "room=1")
     assert request.headers.get("upgrade") == "websocket"
     assert request.remote_address == connection.remote_address
+
+
+def test_on_open_sees_the_request_that_is_there_later(stage: Stage) -> None:
+    seen: list[Request | None] = []
+
+    class Asking(Recorder):
+        __slots__ = ()
+
+        def on_open(self) -> None:
+            seen.append(self.request)
+
+    server = stage.server(Asking)
+    stage.client(server, upgrade_request("/chat"))
+    assert opened(server).request is seen[0]
+
+
+def test_what_authenticate_writes_into_the_request_stays_there(stage: Stage) -> None:
+    def authenticate(request: Request) -> None:
+        request.remote_address = ("198.51.100.9", 1)
+
+    server = stage.server(authenticate=authenticate)
+    stage.client(server, upgrade_request("/chat"))
+    request = opened(server).request
+    assert request is not None
+    assert request.remote_address == ("198.51.100.9", 1)
+
+
+def test_a_connection_with_narrower_limits_keeps_its_request(stage: Stage) -> None:
+    class Narrow(Recorder):
+        __slots__ = ()
+
+        def __init__(self, reactor: Reactor, limits: Limits, **options: Any) -> None:
+            super().__init__(reactor, limits.replace(max_head_size=50), **options)
+
+    server = stage.server(Narrow)
+    stage.client(server, upgrade_request("/chat"))
+    request = opened(server).request
+    assert request is not None
+    assert request.path == "/chat"
 
 
 def test_the_subprotocols_are_those_of_the_class(stage: Stage) -> None:

@@ -224,6 +224,8 @@ class Endpoint(Sender):
 
     def _handle_queued(self) -> None:
         self._is_queued = False
+        if self._transport is None:
+            return
         reader = self._reader
         if self._held or not reader.is_behind:
             self._handle(self._held)
@@ -395,7 +397,7 @@ class Endpoint(Sender):
 
     def _finish(self) -> None:
         self._held = _NOTHING_HELD
-        self._assembler.discard()
+        self._reader.stop()
         self._is_frozen = False
         self._end_delay()
         if self._ledger is not None:

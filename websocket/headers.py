@@ -108,7 +108,9 @@ class Headers:
             name: the field's name, in any case.
         """
         key = name.lower()
-        return None if key in self._repeated else self.first.get(key)
+        # First, since it is what finds the repeated ones.
+        first = self._first or self._build_index()
+        return None if key in self._repeated else first.get(key)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in (self._first or self._build_index())

@@ -156,15 +156,8 @@ class Lifecycle(Callbacks):
             assert plain is not None, "it was read before"
             request = self._request = plain[0]
             request.remote_address = self.remote_address
+            request.compact()
         return request
-
-    def keep_head(self, head: bytes) -> None:
-        """Keep of a plain request its head, a third of its size, until somebody asks for it.
-
-        Args:
-            head: what ``read_plain_request`` has read under the limits of this connection.
-        """
-        self._request = head
 
     @property
     def last_message_at(self) -> float:
@@ -176,14 +169,15 @@ class Lifecycle(Callbacks):
     def open(
         self,
         transport: Transport,
-        request: Request | None = None,
+        request: Request | bytes | None = None,
         subprotocol: str | None = None,
     ) -> None:
         """Take over a transport whose opening handshake is complete, and call ``on_open``.
 
         Args:
             transport: from here on it reports to this connection.
-            request: what opened the connection.
+            request: what opened the connection; of a plain request the head is enough, a third of
+                the size, if ``read_plain_request`` takes it under the limits of this connection.
             subprotocol: the one agreed on.
 
         Raises:

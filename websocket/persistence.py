@@ -317,7 +317,7 @@ class SessionSaver:
         self.failures += 1
         events.report(
             self._clock,
-            "save_failed",
+            f"save_failed {id(self)}",  # each store has its own
             "save_failed",
             "sessions cannot be saved, serving goes on without: %s",
             error,

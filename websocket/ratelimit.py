@@ -95,21 +95,29 @@ class Arrivals:
         now: the present time in seconds.
     """
 
-    __slots__ = ("_judged_at", "_stopped_at", "_until")
+    __slots__ = ("_judged_at", "_paused_at", "_stopped_at", "_unread", "_until")
 
     def __init__(self, now: float) -> None:
         self._judged_at = now
         self._stopped_at: float | None = None
+        self._paused_at: float | None = None
+        # Seconds since then in which nothing was read.
+        self._unread = 0.0
         self._until = math.inf
 
     def stop(self, now: float) -> None:
         """Take note that nothing is read from here on. Idempotent."""
         if self._stopped_at is None or now > self._until:
-            self._stopped_at = now
+            self._stopped_at, self._unread, self._paused_at = now, 0.0, None
+        if self._paused_at is None:
+            self._paused_at = now
         self._until = math.inf
 
     def go(self, now: float) -> None:
         """Take note that what has gathered is read from here on."""
+        if self._paused_at is not None:
+            self._unread += now - self._paused_at
+            self._paused_at = None
         self._until = now + _BREAK
 
     def earliest(self, now: float, lost_since: Callable[[float], float]) -> float:
@@ -124,11 +132,15 @@ class Arrivals:
         if self._stopped_at is not None and now > self._until:
             self._stopped_at = None
         if lost and self._stopped_at is None:
-            self._stopped_at, self._until = now - lost, now
+            self._stopped_at, self._unread, self._until = now - lost, 0.0, now
+        self._unread += lost
         if self._stopped_at is None:
             return now
         if self._until < math.inf:
             self._until = now + _BREAK
+        if self._paused_at is None:
+            # What flowed in while we read was no backlog: it fills the bucket, and no more.
+            return max(self._stopped_at, now - self._unread)
         return self._stopped_at
 
 

@@ -76,10 +76,12 @@ class StatisticsSnapshot(NamedTuple):
         is_draining: nobody new is taken in; the server comes to its end.
         log_failures: lines that handlers of the log have failed to take, in this process.
         lag: who else was kept waiting: see ``reactor/lag.py``; None without a server.
-        memory: what is kept for peers: see ``ledger.py``; None without a server.
+        memory: what is kept for peers, of all servers that share a ledger: see ``ledger.py``; None
+            without a server.
         accept_failures: how often the process lacked the descriptors or the memory to accept.
         turned_away: connections that were closed at once for that.
-        abandoned: connections that their clients had given up before they were accepted.
+        abandoned: connections that their clients had reset or ended before they were accepted,
+            when that came late; see ``reactor/listener.py``.
     """
 
     accepted: int

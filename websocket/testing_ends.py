@@ -39,7 +39,10 @@ class Recorder(Connection):
         self._received = 0
 
     def open(
-        self, transport: Transport, request: Request | None = None, subprotocol: str | None = None
+        self,
+        transport: Transport,
+        request: Request | bytes | None = None,
+        subprotocol: str | None = None,
     ) -> None:
         """Keep the transport; see ``Connection``."""
         self.transport = transport

@@ -348,14 +348,24 @@ class ServerHandshake(Protocol):
         connection.session = session
         connection.session_id = session.id
         server.manager.opened(connection, self._slot)
-        connection.open(self._transport, request, upgrade.subprotocol)
+        kept = self._to_keep(connection, request)
+        connection.open(self._transport, kept, upgrade.subprotocol)
         server.manager.replay(connection)
         if self._leftover:
             connection.data_received(memoryview(self._leftover))
-        if self._plain_head is None or request.peer_certificate is not None:
-            request.compact()
-        else:
-            connection.keep_head(self._plain_head)
+
+    def _to_keep(self, connection: Connection, request: Request) -> Request | bytes:
+        """Return what the connection is to keep: the head alone, if that says it all."""
+        assert self._transport is not None
+        is_as_it_came = (
+            request.remote_address is self._transport.get_extra_info("peername")
+            and request.peer_certificate is None
+            and connection.limits is self._server.limits
+        )
+        if self._plain_head is not None and is_as_it_came:
+            return self._plain_head
+        request.compact()
+        return request
 
 
 def _word_for(error: Exception | None) -> str:
