@@ -355,6 +355,8 @@ class Lifecycle(Callbacks):
 
     def _forget_frames(self) -> None:
         """Take the frames off the error that is kept: they hold on to everything around them."""
+        if self.error is None:
+            return
         error: BaseException | None = self.error
         seen = set()
         while error is not None and id(error) not in seen:

@@ -169,7 +169,7 @@ class SessionManager:
         Raises:
             InvalidState: the session has ended.
         """
-        if session not in self:
+        if self._sessions.get(session.id) is not session:
             raise InvalidState("the session has ended; create another one")
         previous = session.connection
         if previous is connection:
@@ -190,7 +190,7 @@ class SessionManager:
             return
         session._touched_at = session.last_seen
         session.connection = None
-        if session not in self:
+        if self._sessions.get(session.id) is not session:
             return
         self._attached -= 1
         now = self._clock.time

@@ -56,6 +56,10 @@ class Phase(IntEnum):
     CLOSING = 3
 
 
+# Looked up once: this is asked at the end of every connection.
+_BEFORE_THE_END = (Phase.SERVING, Phase.ANNOUNCED)
+
+
 class Shutdown:
     """Lead one server out; reactor's thread only.
 
@@ -146,7 +150,7 @@ class Shutdown:
 
     def check(self) -> None:
         """Come to the end if the last stream is gone."""
-        if self._phase in (Phase.SERVING, Phase.ANNOUNCED):
+        if self._phase in _BEFORE_THE_END:
             return
         if self._server.handshakes or self._server.manager.pool.admitted:
             return
