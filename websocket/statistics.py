@@ -172,8 +172,7 @@ class Statistics:
     def count_opened(self) -> None:
         """Count a connection whose opening handshake is complete."""
         self._opened += 1
-        if self._opened - self._closed > self._peak:
-            self._peak = self._opened - self._closed
+        self._peak = max(self._peak, self._opened - self._closed)
 
     def count_closed(self, cause: Cause) -> None:
         """Count a connection that is gone."""
