@@ -15,12 +15,12 @@ anyway, and machines whose processors have something else to do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
     from reactor.event_handler import EventHandler
 
-    Select = Callable[[float | None], list[tuple[EventHandler, int]]]
+    Select = Callable[[Optional[float]], list[tuple[EventHandler, int]]]
 
 
 class BusyPoll:
