@@ -32,6 +32,12 @@ if sys.platform == "linux":
         for event in range(32)
     )
 
+    def _whole_milliseconds(timeout: float | None) -> float:
+        """Round up, since epoll knows no less: else it would spin through the last of them."""
+        if timeout is None:
+            return -1  # PyPy's epoll takes numbers only
+        return ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0
+
     class EpollSelector(selectors.BaseSelector):
         """Watch numbers of descriptors; see ``selectors.BaseSelector`` for the methods."""
 
@@ -79,9 +85,7 @@ if sys.platform == "linux":
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """Wait until something is ready, or for ``timeout`` seconds, rounded up to ms."""
             data, key = self._data, self._key
-            if timeout is not None:
-                timeout = ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0
-            batch = self._epoll.poll(timeout, len(data) or 1)
+            batch = self._epoll.poll(_whole_milliseconds(timeout), len(data) or 1)
             return [(key(fd), _MASKS[event & 31]) for fd, event in batch if fd in data]
 
         def select_data(self, timeout: float | None) -> list[tuple[Any, int]]:
@@ -90,9 +94,7 @@ if sys.platform == "linux":
             This is what the reactor calls: who overrides ``select`` overrides this, too.
             """
             data = self._data
-            if timeout is not None:
-                timeout = ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0
-            batch = self._epoll.poll(timeout, len(data) or 1)
+            batch = self._epoll.poll(_whole_milliseconds(timeout), len(data) or 1)
             # What is not in data was closed by somebody who kept a duplicate open elsewhere.
             if len(batch) == 1:
                 # The one message that a quiet server wakes up for: without a frame of its own.
