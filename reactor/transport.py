@@ -24,12 +24,11 @@ from reactor.event_handler import READ, WRITE
 from reactor.protocol import Protocol
 from reactor.sockets import close_socket, forget_unsent
 from reactor.speedups import receive
-from reactor.write_transport import HIGH_WATERMARK, WOULD_BLOCK, WriteTransport
+from reactor.write_transport import WOULD_BLOCK, WriteTransport
 
 if TYPE_CHECKING:
     from reactor.loop import Reactor
 
-__all__ = ["HIGH_WATERMARK", "Transport"]
 
 logger = logging.getLogger("reactor")
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from support import Stage
 
 WATCHED_LOGGERS = ("reactor", "websocket")
 
@@ -50,6 +51,13 @@ def watched_log(request: pytest.FixtureRequest) -> Iterator[RecordList]:
     if "logged" not in request.fixturenames:
         lines = [f"{record.name}: {record.getMessage()}" for record in watcher.records]
         assert not lines, "unexpected in the log (ask for `logged` to expect it)"
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """Give a reactor, servers and clients in memory and virtual time."""
+    with Stage() as stage:
+        yield stage
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -26,12 +25,6 @@ COMPRESSED = FIN | Opcode.BINARY | RSV1
 
 # What no compression makes shorter.
 NOISE = random.Random("noise").getrandbits(8 * 4096).to_bytes(4096, "big")
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 def compressing(

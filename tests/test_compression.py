@@ -43,12 +43,6 @@ KEPT = Agreement(15, 15, compress_takeover=True, inflate_takeover=True)
 LONG = "so much to say, and nothing new: " * 100
 
 
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
-
-
 def words(seed: int, size: int) -> str:
     """Return text that compresses well, but not to nothing."""
     source = random.Random(seed)

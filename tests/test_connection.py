@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,12 +25,6 @@ from websocket.frame import build_close
 from websocket.opcodes import Opcode
 
 SURROGATE = "\ud800"
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 def connecting(stage: Stage, ended: list[Any] | None = None) -> Recorder:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,12 +24,6 @@ GOODBYE = Frame(Opcode.CLOSE, build_close(1000))
 # A first octet that no frame may have.
 RUBBISH = b"\x83"
 QUIET = Limits(ping_interval=None)
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 def fragment(opcode: int, payload: bytes, *, fin: bool = False) -> Frame:

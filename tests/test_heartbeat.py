@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 from reactions import assert_over, both_roles, encode, reacting
@@ -14,12 +13,6 @@ from websocket.opcodes import Opcode
 
 QUIET = Limits(ping_interval=None)
 TICK = 0.01
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 def opcodes(peer: Peer) -> list[int]:

@@ -36,7 +36,10 @@ REACTOR_ROWS = (
     Row("testing memory memory_tls faults", is_joined=True),
 )
 WEBSOCKET_ROWS = (
-    Row("opcodes causes errors limits policies process_memory speedups _speedups", is_joined=True),
+    Row(
+        "opcodes causes errors limits policies process_memory speedups _speedups clock",
+        is_joined=True,
+    ),
     Row(
         "frame http11 message masking headers origin key address ratelimit statistics deadlines"
         " credentials plain_frames events* backlog ledger"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,12 +33,6 @@ from websocket.opcodes import Opcode
 
 QUIET = Limits(ping_interval=None)
 TICK = 0.01
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 def opcodes(peer: Peer) -> list[int]:

@@ -120,12 +120,6 @@ def script() -> Iterator[Script]:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
-
-
-@pytest.fixture
 def reactor() -> Iterator[Reactor]:
     with Reactor() as reactor:
         yield reactor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain, repeat
 from typing import Any
 
@@ -92,12 +92,6 @@ class FakeConnector:
 
     def cancel(self) -> None:
         self.is_cancelled = True
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 @pytest.fixture

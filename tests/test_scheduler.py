@@ -18,12 +18,6 @@ TICK = 0.01
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
-
-
-@pytest.fixture
 def reactor() -> Iterator[Reactor]:
     with Reactor() as reactor:
         yield reactor

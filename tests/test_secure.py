@@ -679,9 +679,3 @@ def test_without_tls_sighup_is_left_alone(stage: Stage) -> None:
     stage.reactor.call_later(2, server.shutdown)
     server.run()
     assert during == [before]
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage

@@ -56,12 +56,6 @@ PATIENT = Limits(close_timeout=1000.0, ping_interval=None)
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
-
-
-@pytest.fixture
 def reactor() -> Iterator[Reactor]:
     with Reactor() as reactor:
         yield reactor

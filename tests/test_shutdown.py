@@ -32,12 +32,6 @@ PATIENT = Limits(close_timeout=1000.0, ping_interval=None)
 HINT = re.compile(r"; retry after ([0-9]\.[0-9][0-9]) s$")
 
 
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
-
-
 def crowd(stage: Stage, server: Server, count: int) -> list[Peer]:
     """Return many peers whose opening handshake has succeeded, without a turn for each."""
     peers = []

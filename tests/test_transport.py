@@ -8,7 +8,7 @@ import logging
 import random
 import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,12 @@ from streams import Echo, Witness, needs_unix_sockets
 from support import Stage, as_socket, run_until
 
 from reactor import READ, WRITE, Listener, Protocol, Reactor, Transport, open_unix_socket
-from reactor.transport import HIGH_WATERMARK
+from reactor.write_transport import HIGH_WATERMARK
 
 KIB = 1024
 MIB = 1024 * 1024
 
 RESET = OSError(errno.ECONNRESET, "connection reset by peer")
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 def read_to_the_end(sock: socket.socket) -> None:

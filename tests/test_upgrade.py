@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -40,12 +40,6 @@ LIMITS = Limits()
 MASKED = FrameWriter(masks=True)
 HELLO = MASKED.encode_frame(Frame(Opcode.TEXT, b"hello"))
 WORLD = MASKED.encode_frame(Frame(Opcode.TEXT, b"world"))
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 def get(target: str = "/", method: str = "GET", **fields: str) -> bytes:

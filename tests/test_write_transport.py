@@ -6,7 +6,7 @@ import errno
 import logging
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,12 +21,6 @@ KIB = 1024
 MIB = 1024 * 1024
 
 RESET = OSError(errno.ECONNRESET, "connection reset by peer")
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -16,6 +16,10 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from websocket.limits import Limits
 
 LOCAL = "local"
 UNKNOWN = "unknown"
@@ -50,6 +54,11 @@ def is_loopback(host: str) -> bool:
 def is_loopback_key(key: str) -> bool:
     """Tell whether a key is that of a peer on this machine."""
     return key in _LOOPBACK_KEYS or key.startswith("127.")
+
+
+def is_exempt(key: str, limits: Limits) -> bool:
+    """Tell whether the limits per address leave out what is counted under a key."""
+    return limits.loopback_is_exempt and is_loopback_key(key)
 
 
 def _parse(host: str) -> str | IPv6Address:

@@ -112,10 +112,6 @@ class Backlog:
         self._loose.clear()
         self.size = 0
 
-    def drop(self) -> None:
-        """Count a message as dropped that never came in."""
-        self.dropped += 1
-
     def tell(self) -> int:
         """Return how many were dropped since the last call."""
         count, self._told = self.dropped - self._told, self.dropped

@@ -22,12 +22,9 @@ from websocket.endpoint import Endpoint
 from websocket.errors import ConnectionClosed
 from websocket.frame import MAX_CONTROL_PAYLOAD, build_close
 from websocket.frame_writer import Payload, encode_message
-from websocket.lifecycle import State
+from websocket.lifecycle import OPEN, State
 from websocket.opcodes import CloseCode
 from websocket.policies import SlowConsumer
-
-# Looked up once: an attribute of an enumeration costs as much as a call.
-_OPEN = State.OPEN
 
 
 class Connection(Endpoint):
@@ -71,12 +68,12 @@ class Connection(Endpoint):
     @property
     def is_open(self) -> bool:
         """Tell whether messages can be sent."""
-        return self.state is _OPEN
+        return self.state is OPEN
 
     @property
     def is_congested(self) -> bool:
         """Tell whether more than ``write_soft_mark`` bytes wait for the peer to read."""
-        return self.state is _OPEN and self._deadlines.congested_at is not None
+        return self.state is OPEN and self._deadlines.congested_at is not None
 
     @property
     def is_compressed(self) -> bool:
@@ -115,7 +112,7 @@ class Connection(Endpoint):
             return self._send_frame(head, payload, compress)
         if self.is_congested and self._policy(None) is SlowConsumer.BLOCK:
             return False
-        return self.state is _OPEN and self._hand_over(
+        return self.state is OPEN and self._hand_over(
             self._send_frame, head, payload, compress, self._untold(None)
         )
 
@@ -141,7 +138,7 @@ class Connection(Endpoint):
         frame = (*encode_message(message), compress, SlowConsumer.LATEST, key)
         if self.reactor.is_own_thread():
             return self._send_frame(*frame)
-        return self.state is _OPEN and self._hand_over(self._send_frame, *frame)
+        return self.state is OPEN and self._hand_over(self._send_frame, *frame)
 
     def send_json(self, value: Any) -> bool:
         """Send a value as JSON text; see ``send``.
@@ -169,7 +166,7 @@ class Connection(Endpoint):
             raise ValueError(f"a ping carries at most {MAX_CONTROL_PAYLOAD} bytes")
         if self.reactor.is_own_thread():
             return self._ping(payload)
-        return self.state is _OPEN and self._hand_over(self._ping, payload)
+        return self.state is OPEN and self._hand_over(self._ping, payload)
 
     def close(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Start the closing handshake; no message is sent or handled after it. Idempotent.

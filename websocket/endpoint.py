@@ -26,7 +26,7 @@ from websocket.deflate import Agreement, Deflate
 from websocket.deflate_codec import Inflater
 from websocket.errors import PolicyViolation
 from websocket.frame_reader import FrameReader
-from websocket.lifecycle import State
+from websocket.lifecycle import OPEN
 from websocket.opcodes import BINARY, CLOSE, PING, PONG, CloseCode
 from websocket.policies import Excess
 from websocket.ratelimit import Arrivals, TokenBucket
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from websocket.limits import Limits
     from websocket.statistics import Statistics
 
-# Looked up once: an attribute of an enumeration costs as much as a call.
-_OPEN = State.OPEN
 # Shared by all connections that hold nothing; never changed.
 _NOTHING_HELD: list[tuple[int, Any]] = []
 
@@ -140,13 +138,13 @@ class Endpoint(Sender):
     def buffer_received(self, buffer: memoryview, size: int) -> None:
         """Read frames; called by the transport."""
         deadlines = self._deadlines
-        now = deadlines.received_at = self.reactor.time
+        deadlines.received_at = self.reactor.time
         if deadlines.pinged_at is not None:
             deadlines.pinged_at = None
             # The next ping may be due before the deadline of this one would have been.
             self._arm()
         if self._inflater is not None:
-            self._inflater.now, self._inflater.since = now, self._came_since(now)
+            self._date(self._inflater)
         self._statistics.bytes_in += size
         reader = self._reader
         items = reader.feed(buffer, size)
@@ -179,7 +177,7 @@ class Endpoint(Sender):
                     self._receive_control(opcode, message)
                     continue
                 # RFC 6455, 5.5.1: after a close frame was sent, further data is of no interest.
-                if self.state is not _OPEN:
+                if self.state is not OPEN:
                     continue
                 if self.limits.message_rate is not None and not self._message_is_allowed():
                     done -= self._must_wait()
@@ -231,8 +229,7 @@ class Endpoint(Sender):
             self._handle(self._held)
             return
         if self._inflater is not None:
-            now = self.reactor.time
-            self._inflater.now, self._inflater.since = now, self._came_since(now)
+            self._date(self._inflater)
         items = reader.feed(b"")
         if not reader.is_between:
             self._watch_message()
@@ -241,7 +238,7 @@ class Endpoint(Sender):
     def _receive_control(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE:
             self._receive_close(payload)
-        elif self.state is _OPEN:
+        elif self.state is OPEN:
             # The answer to our own ping is no burden: idle peers send nothing else.
             is_answer = opcode == PONG and self._match_pong(payload)
             if not (is_answer or self._control_is_allowed()):
@@ -272,6 +269,11 @@ class Endpoint(Sender):
                 limits.control_rate, limits.control_burst, self.opened_at or now
             )
         return self._control_bucket.take(now, since=self._came_since(now))
+
+    def _date(self, inflater: Inflater) -> None:
+        """Tell the inflater the time of what it is about to be fed."""
+        inflater.now = self.reactor.time
+        inflater.since = self._came_since(inflater.now)
 
     def _came_since(self, now: float) -> float:
         """Return when that which is handled now may have come at the earliest."""
@@ -311,7 +313,7 @@ class Endpoint(Sender):
         peer's silence is not held against it. No effect unless the connection is open; the
         end of it ends the pause.
         """
-        if self.state is _OPEN:
+        if self.state is OPEN:
             self._is_paused = self._wants_pause = True
             self._stop_reading()
 
@@ -329,7 +331,7 @@ class Endpoint(Sender):
 
     def freeze(self) -> None:
         """Read no further for want of memory; what is held is handled. Called by the ledger."""
-        if self.state is _OPEN and not self._is_frozen:
+        if self.state is OPEN and not self._is_frozen:
             self._is_frozen = True
             self._stop_reading()
 
@@ -376,7 +378,7 @@ class Endpoint(Sender):
         if self._reader.is_followed:
             # More may be on its way, unread: it would make the system send a reset, which may
             # reach the peer before our close frame.
-            transport.linger(self.limits.linger_timeout, self.limits.linger_size)
+            self._linger(transport)
         else:
             super()._hang_up(transport)
 
@@ -393,7 +395,7 @@ class Endpoint(Sender):
         if transport.is_blocked():
             self._drop(Cause.MEMORY)
         else:
-            transport.linger(self.limits.linger_timeout, self.limits.linger_size)
+            self._linger(transport)
 
     def _finish(self) -> None:
         self._held = _NOTHING_HELD

@@ -45,12 +45,13 @@ from __future__ import annotations
 
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from reactor.log import failures, guarded
 from websocket.causes import OFFENCES
 
 if TYPE_CHECKING:
+    from websocket.clock import Clock
     from websocket.lifecycle import Lifecycle
 
 logger = guarded("websocket")
@@ -59,14 +60,6 @@ _INTERVAL = 5.0
 # Kinds are causes and HTTP statuses; an application may invent some of the latter.
 _MAX_KINDS = 128
 _MAX_TEXT = 200
-
-
-class Clock(Protocol):
-    """What is needed of a ``Reactor``: the time."""
-
-    @property
-    def time(self) -> float:
-        """The present time in seconds of a clock that never goes back."""
 
 
 class _Floodgate:

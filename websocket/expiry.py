@@ -24,7 +24,8 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
-    from websocket.session import Clock, Handle, Session
+    from websocket.clock import Clock, Handle
+    from websocket.session import Session
 
     Bucket = dict[Session, None]
 

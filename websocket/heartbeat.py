@@ -15,42 +15,28 @@ allowed, see ``sender.py`` and ``endpoint.py``.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from websocket.causes import Cause
 from websocket.errors import PolicyViolation
 from websocket.frame import FIN
-from websocket.lifecycle import Lifecycle, State
+from websocket.lifecycle import OPEN, Lifecycle
 from websocket.opcodes import PING, CloseCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from reactor import Reactor, Timer
-    from websocket.limits import Limits
-    from websocket.statistics import Statistics
-
-# Looked up once: an attribute of an enumeration costs as much as a call.
-_OPEN = State.OPEN
+    from reactor import Timer
 
 
 class Heartbeat(Lifecycle):
     """Keep the deadlines of one connection; reactor's thread only.
 
-    Takes the arguments of ``Lifecycle``.
+    Takes the arguments of ``Lifecycle``, by position.
     """
 
     __slots__ = ("_ping_payload", "_timer", "last_ping", "latency")
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        limits: Limits,
-        is_client: bool = False,
-        statistics: Statistics | None = None,
-        on_end: Callable[[Lifecycle], object] | None = None,
-    ) -> None:
-        super().__init__(reactor, limits, is_client, statistics, on_end)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._timer: Timer | None = None
         self._ping_payload: bytes | None = None
         self.last_ping: float | None = None
@@ -114,7 +100,7 @@ class Heartbeat(Lifecycle):
         self._arm()
 
     def _ping(self, payload: bytes) -> bool:
-        if self.state is not _OPEN:
+        if self.state is not OPEN:
             return False
         self.last_ping = self.reactor.time
         self._ping_payload = payload

@@ -33,12 +33,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from websocket import events
-from websocket.address import address_key, is_loopback_key
+from websocket.address import address_key, is_exempt
 
 if TYPE_CHECKING:
+    from websocket.clock import Clock, Handle
     from websocket.limits import Limits
 
 # For the objects around what a debtor keeps.
@@ -50,24 +51,6 @@ _NEAR = 0.8
 _FAR = 0.7
 # Seconds in which a pause must help.
 _PATIENCE = 5.0
-
-
-class Handle(Protocol):
-    """Stand for one call that was asked for with ``Clock.call_at``."""
-
-    def cancel(self) -> object:
-        """Make sure that the call does not happen."""
-
-
-class Clock(Protocol):
-    """What is needed of a ``Reactor``: the time, and calls at a time."""
-
-    @property
-    def time(self) -> float:
-        """The present time in seconds of a clock that never goes back."""
-
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Handle:
-        """Call ``callback(*args)`` at a time, never early."""
 
 
 class Debtor(Protocol):
@@ -241,9 +224,7 @@ class Ledger:
 
     def _mark_of(self, address: str) -> int | None:
         """Return the mark of an address."""
-        limits = self._limits
-        is_exempt = limits.loopback_is_exempt and is_loopback_key(address)
-        return None if is_exempt else limits.max_buffered_per_ip
+        return None if is_exempt(address, self._limits) else self._limits.max_buffered_per_ip
 
     def _is_too_much(self, account: _Account) -> bool:
         """Tell whether a debtor is to be closed, if no larger one is."""

@@ -57,7 +57,7 @@ class State(IntEnum):
 
 
 # Looked up once: an attribute of an enumeration costs as much as a call.
-_CONNECTING, _OPEN, _CLOSING, _CLOSED = State
+CONNECTING, OPEN, CLOSING, CLOSED = State
 _ABORTED, _CLOSED_BY_PEER, _CLOSED_BY_US = Cause.ABORTED, Cause.CLOSED_BY_PEER, Cause.CLOSED_BY_US
 
 
@@ -135,7 +135,7 @@ class Lifecycle(Callbacks):
         self.remote_address: Any = None
         self.created_at = now
         self.opened_at: float | None = None
-        self.state = _CONNECTING
+        self.state = CONNECTING
         self.cause: Cause | None = None
         self.error: Exception | None = None
         self.is_clean = False
@@ -183,7 +183,7 @@ class Lifecycle(Callbacks):
         Raises:
             InvalidState: it was opened or closed before.
         """
-        if self.state is not _CONNECTING:
+        if self.state is not CONNECTING:
             raise InvalidState(f"{self!r} has been opened before: make a new one")
         self._transport = transport
         self._request = request
@@ -191,7 +191,7 @@ class Lifecycle(Callbacks):
         self.remote_address = transport.get_extra_info("peername")
         self._deadlines.received_at = self._deadlines.message_at = self.reactor.time
         self.opened_at = self.reactor.time
-        self.state = _OPEN
+        self.state = OPEN
         transport.set_write_buffer_limits(self.limits.write_soft_mark)
         transport.set_protocol(self)
         self._arm()
@@ -200,7 +200,7 @@ class Lifecycle(Callbacks):
 
     def refuse(self, error: Exception, cause: Cause) -> None:
         """Give up before the connection was opened: ``on_error``, and no ``on_close``."""
-        if self.state is _CONNECTING:
+        if self.state is CONNECTING:
             self._set_cause(cause)
             self.error = error
             events.not_opened(self, error)
@@ -219,10 +219,10 @@ class Lifecycle(Callbacks):
         Raises:
             ValueError: a code that must not be sent, or too long a reason; nothing happened.
         """
-        if self.state is _CONNECTING:
+        if self.state is CONNECTING:
             self._set_cause(cause)
             self._finish()
-        elif self.state is _OPEN:
+        elif self.state is OPEN:
             self._start_closing(cause, code, reason)
             self._arm()
 
@@ -239,7 +239,7 @@ class Lifecycle(Callbacks):
 
     def _enter_closing(self) -> None:
         """Let no message pass any more; the caller arms the timer, unless that ends the stream."""
-        self.state = _CLOSING
+        self.state = CLOSING
         self._deadlines.close_by = self.reactor.time + self.limits.close_timeout
 
     def _receive_close(self, payload: bytes) -> None:
@@ -249,7 +249,7 @@ class Lifecycle(Callbacks):
             self._fail(error)
             return
         self.is_clean = True
-        if self.state is _OPEN:
+        if self.state is OPEN:
             # RFC 6455, 5.5.1: answer with a close frame that echoes the code.
             self._start_closing(_CLOSED_BY_PEER, code, "")
             self._close_reason = reason
@@ -266,16 +266,20 @@ class Lifecycle(Callbacks):
         transport.flush()
         transport.close()
 
+    def _linger(self, transport: Transport) -> None:
+        """End the stream so that the peer can read what was sent before, whatever it sends."""
+        transport.linger(self.limits.linger_timeout, self.limits.linger_size)
+
     def _fail(self, error: ProtocolError) -> None:
         """Fail the connection because of what the peer did (RFC 6455, 7.1.7)."""
         assert self._transport is not None
-        was_open = self.state is _OPEN
+        was_open = self.state is OPEN
         self._is_deaf = True
         self._set_cause(error.cause)
         if was_open:
             self._start_closing(error.cause, error.close_code, str(error))
             self._arm()
-        self._transport.linger(self.limits.linger_timeout, self.limits.linger_size)
+        self._linger(self._transport)
         if was_open:
             self._report(error)
 
@@ -297,14 +301,14 @@ class Lifecycle(Callbacks):
     def eof_received(self) -> None:
         """Take note that the peer ended its stream; the transport closes ours."""
         self._set_cause(Cause.PEER_EOF)
-        if self.state is _OPEN:
+        if self.state is OPEN:
             # A peer that does not read what we have sent so far must not keep us waiting.
             self._enter_closing()
             self._arm()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Finish; called by the transport, once."""
-        was_open = self.state is _OPEN
+        was_open = self.state is OPEN
         self._set_cause(_ABORTED if error is None else _cause_of(error))
         self._finish()
         events.closed(self, self._close_code, self._close_reason)
@@ -315,7 +319,7 @@ class Lifecycle(Callbacks):
 
     def _finish(self) -> None:
         """Let go of everything."""
-        self.state = _CLOSED
+        self.state = CLOSED
         self._transport = None
         # Whoever waits for the end may hold on to this connection, in a circle.
         on_end, self._on_end = self._on_end, None
@@ -342,7 +346,7 @@ class Lifecycle(Callbacks):
     def _handler_failed(self, error: Exception) -> None:
         """Make an exception of the user's code cost this connection, and nothing else."""
         events.handler_failed(self, error, "a handler")
-        if self.state is _OPEN:
+        if self.state is OPEN:
             self.end(Cause.HANDLER_ERROR, CloseCode.INTERNAL_ERROR, "internal error")
             self._report(error)
 

@@ -24,11 +24,12 @@ from websocket.ledger import Ledger
 from websocket.limits import Limits
 from websocket.opcodes import CloseCode
 from websocket.pool import ConnectionPool, Slot
-from websocket.session import Clock, ManagedConnection, Session, SessionConnection
+from websocket.session import ManagedConnection, Session, SessionConnection
 from websocket.session_manager import SessionManager
 from websocket.statistics import Statistics, StatisticsSnapshot
 
 if TYPE_CHECKING:
+    from websocket.clock import Clock
     from websocket.persistence import SessionStore
 
 

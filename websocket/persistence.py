@@ -39,7 +39,8 @@ from websocket import events
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from websocket.session import Clock, Handle, Session
+    from websocket.clock import Clock, Handle
+    from websocket.session import Session
 
 Restored = TypeVar("Restored")
 

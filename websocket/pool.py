@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from websocket.address import address_key, is_loopback_key
+from websocket.address import address_key, is_exempt
 from websocket.errors import ConnectionLimit
 from websocket.ratelimit import BucketTable
 
@@ -125,7 +125,7 @@ class ConnectionPool:
 
     def _is_counted(self, key: str) -> bool:
         """Tell whether the limits per address count this one."""
-        return not (self._limits.loopback_is_exempt and is_loopback_key(key))
+        return not is_exempt(key, self._limits)
 
     def _check_address(self, key: str, now: float) -> None:
         """Raise ConnectionLimit 429 unless this address may start one more handshake."""

@@ -18,7 +18,7 @@ Not here: reading (``endpoint.py``), which also lets the ledger know what is kep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from websocket.backlog import Backlog, Waiting
@@ -26,20 +26,14 @@ from websocket.causes import OFFENCES, Cause
 from websocket.frame import FIN
 from websocket.frame_writer import Payload, encode_message
 from websocket.heartbeat import Heartbeat
-from websocket.lifecycle import State
+from websocket.lifecycle import OPEN
 from websocket.opcodes import PONG, CloseCode
 from websocket.policies import SlowConsumer
 
 if TYPE_CHECKING:
-    from reactor import Reactor
     from websocket.deflate_codec import Compressor
-    from websocket.lifecycle import Lifecycle
-    from websocket.limits import Limits
     from websocket.shared_message import SharedMessage
-    from websocket.statistics import Statistics
 
-# Looked up once: an attribute of an enumeration costs as much as a call.
-_OPEN = State.OPEN
 # The peer will read nothing more, or is not worth it.
 _POINTLESS = OFFENCES | {Cause.CLOSED_BY_PEER, Cause.PING_TIMEOUT}
 
@@ -47,7 +41,7 @@ _POINTLESS = OFFENCES | {Cause.CLOSED_BY_PEER, Cause.PING_TIMEOUT}
 class Sender(Heartbeat):
     """Send the messages and control frames of one connection; reactor's thread only.
 
-    Takes the arguments of ``Lifecycle``.
+    Takes the arguments of ``Lifecycle``, by position.
     """
 
     __slots__ = ("_backlog", "_compressor", "_owed_pong", "_threshold")
@@ -60,15 +54,8 @@ class Sender(Heartbeat):
             # Here, where a name that is none has a line of the user's code to be shown with.
             cls.slow_consumer = SlowConsumer(cls.slow_consumer)
 
-    def __init__(
-        self,
-        reactor: Reactor,
-        limits: Limits,
-        is_client: bool = False,
-        statistics: Statistics | None = None,
-        on_end: Callable[[Lifecycle], object] | None = None,
-    ) -> None:
-        super().__init__(reactor, limits, is_client, statistics, on_end)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._backlog: Backlog | None = None
         self._compressor: Compressor | None = None
         self._owed_pong: bytes | None = None
@@ -98,7 +85,7 @@ class Sender(Heartbeat):
             shared: the broadcast that it belongs to.
         """
         transport, deadlines = self._transport, self._deadlines
-        if self.state is not _OPEN or transport is None:
+        if self.state is not OPEN or transport is None:
             return False
         if deadlines.congested_at is not None:
             if shared is None:
@@ -135,7 +122,7 @@ class Sender(Heartbeat):
         compressor = self._compressor
         if not is_compressible or len(payload) < self._threshold:
             compressor = None
-        if self._deadlines.congested_at is None or self.state is not _OPEN:
+        if self._deadlines.congested_at is None or self.state is not OPEN:
             if compressor is None:
                 return self.send_encoded(self._writer.encode(head, payload))
             return self.send_encoded(self._writer.encode_compressed(head, payload, compressor))
@@ -217,7 +204,7 @@ class Sender(Heartbeat):
         """Send what has waited for the peer to catch up; called by the transport."""
         deadlines, backlog = self._deadlines, self._backlog
         deadlines.congested_at = None
-        if self.state is not _OPEN:
+        if self.state is not OPEN:
             return
         self._pay_pong()
         if backlog is not None:
@@ -227,12 +214,12 @@ class Sender(Heartbeat):
             if dropped:
                 self._call_user(self.on_drop, dropped)
         # The backlog, or the callback, may have brought the connection above the mark again.
-        if deadlines.congested_at is None and self.state is _OPEN:
+        if deadlines.congested_at is None and self.state is OPEN:
             self._call_user(self.on_writable)
 
     def unsent_changed(self, size: int) -> None:
         """Take note of how much is stuck; called by the transport."""
-        if not size and self.state is _OPEN:
+        if not size and self.state is OPEN:
             self._pay_pong()
         self._settle()
 

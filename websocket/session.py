@@ -24,31 +24,13 @@ Not for: keeping the books on all sessions, see ``session_manager.py``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from websocket.causes import Cause
     from websocket.frame_writer import Payload
     from websocket.replay import Replay
     from websocket.session_manager import SessionManager
-
-
-class Handle(Protocol):
-    """Stand for one call that was asked for with ``Clock.call_at``."""
-
-    def cancel(self) -> object:
-        """Make sure that the call does not happen; harmless when it already has."""
-
-
-class Clock(Protocol):
-    """What is needed of a ``Reactor``: the time, and calls at a time."""
-
-    @property
-    def time(self) -> float:
-        """The present time in seconds of a clock that never goes back."""
-
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Handle:
-        """Call ``callback(*args)`` at a time, never early."""
 
 
 class ManagedConnection(Protocol):

@@ -14,7 +14,7 @@ import time
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Callable
 
-from websocket.address import is_loopback_key
+from websocket.address import is_exempt
 from websocket.errors import InvalidState, SessionLimit
 from websocket.expiry import ExpiryQueue
 from websocket.frame_writer import Payload, encode_message
@@ -22,10 +22,11 @@ from websocket.ledger import Ledger
 from websocket.opcodes import Opcode
 from websocket.persistence import ID_LENGTH, Restoration, SessionSaver, SessionStore, encode_data
 from websocket.replay import Replay
-from websocket.session import Clock, ManagedConnection, Session, SessionConnection
+from websocket.session import ManagedConnection, Session, SessionConnection
 from websocket.statistics import SessionStatistics
 
 if TYPE_CHECKING:
+    from websocket.clock import Clock
     from websocket.limits import Limits
 
 _ID_BATCH = 64
@@ -324,7 +325,7 @@ class SessionManager:
 
     def _is_counted(self, key: str) -> bool:
         """Tell whether the limit per address holds for this address."""
-        return not (self.limits.loopback_is_exempt and is_loopback_key(key))
+        return not is_exempt(key, self.limits)
 
     def _restore(self, restoration: Restoration) -> None:
         """Take in a session from the store, and wait for its client anew."""

@@ -22,9 +22,3 @@ def hostile(stage: Stage) -> Iterator[Callable[..., Arena]]:
     yield besiege
     for arena in arenas:
         arena.close()
-
-
-@pytest.fixture
-def stage() -> Iterator[Stage]:
-    with Stage() as stage:
-        yield stage
